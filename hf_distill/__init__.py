@@ -1,0 +1,1 @@
+"""hf_distill: small transformers out of large ones, inside the Hugging Face Trainer."""

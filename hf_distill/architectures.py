@@ -1,0 +1,171 @@
+"""Where each model family keeps its layers. The one place that knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+HIDDEN, QUERY_KEY, VALUE, FFN, OTHER = "hidden", "query_key", "value", "ffn", None
+"""Names of the axes that extraction cuts: the residual stream; query and key channels; value channels; feed-forward
+neurons; an axis that is kept whole."""
+
+Axes = tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One family's map, as dotted paths: `layers`, `embeddings` and `final_norm` below the base model, the others below
+    a layer."""
+
+    layers: str
+    query: str = "attention.self.query"
+    key: str = "attention.self.key"
+    value: str = "attention.self.value"
+    fused: str | None = None
+    """The projection that gives query, key and value at once, where the family has one."""
+    embeddings: Sequence[str] = ("embeddings",)
+    """The module whose output is layer 0: the last of these that the model has."""
+    final_norm: str | None = None
+    """A norm after the last layer, whose output counts as that layer's."""
+    shared: bool = False
+    """Whether `layers` lists groups that are run several times (ALBERT)."""
+    scores: str | None = None
+    """Where attention is not softmax(QK^T / sqrt(d)) alone: the dropout that is given the probabilities."""
+    attention_maps: bool = True
+    """Whether attention probabilities can be shown."""
+    layer_tensors: Mapping[str, Axes] = field(default_factory=dict)
+    """Tensor name below a layer -> the axes of its dimensions. Empty: extraction does not know this family."""
+
+
+_H, _QK, _V, _F = HIDDEN, QUERY_KEY, VALUE, FFN
+_BERT_LAYER: dict[str, Axes] = {
+    "attention.self.query.weight": (_QK, _H),
+    "attention.self.query.bias": (_QK,),
+    "attention.self.key.weight": (_QK, _H),
+    "attention.self.key.bias": (_QK,),
+    "attention.self.value.weight": (_V, _H),
+    "attention.self.value.bias": (_V,),
+    "attention.output.dense.weight": (_H, _V),
+    "attention.output.dense.bias": (_H,),
+    "attention.output.LayerNorm.weight": (_H,),
+    "attention.output.LayerNorm.bias": (_H,),
+    "intermediate.dense.weight": (_F, _H),
+    "intermediate.dense.bias": (_F,),
+    "output.dense.weight": (_H, _F),
+    "output.dense.bias": (_H,),
+    "output.LayerNorm.weight": (_H,),
+    "output.LayerNorm.bias": (_H,),
+}
+
+OUTER_TENSORS: dict[str, Axes] = {
+    "embeddings.word_embeddings.weight": (OTHER, _H),
+    "embeddings.position_embeddings.weight": (OTHER, _H),
+    "embeddings.token_type_embeddings.weight": (OTHER, _H),
+    "embeddings.LayerNorm.weight": (_H,),
+    "embeddings.LayerNorm.bias": (_H,),
+    "pooler.dense.weight": (_H, _H),
+    "pooler.dense.bias": (_H,),
+    "classifier.weight": (OTHER, _H),
+    "classifier.bias": (OTHER,),
+    "classifier.dense.weight": (_H, _H),
+    "classifier.dense.bias": (_H,),
+    "classifier.out_proj.weight": (OTHER, _H),
+    "classifier.out_proj.bias": (OTHER,),
+    "qa_outputs.weight": (OTHER, _H),
+    "qa_outputs.bias": (OTHER,),
+    "cls.predictions.bias": (OTHER,),
+    "cls.predictions.transform.dense.weight": (_H, _H),
+    "cls.predictions.transform.dense.bias": (_H,),
+    "cls.predictions.transform.LayerNorm.weight": (_H,),
+    "cls.predictions.transform.LayerNorm.bias": (_H,),
+    "cls.predictions.decoder.weight": (OTHER, _H),
+    "cls.predictions.decoder.bias": (OTHER,),
+    "lm_head.bias": (OTHER,),
+    "lm_head.dense.weight": (_H, _H),
+    "lm_head.dense.bias": (_H,),
+    "lm_head.layer_norm.weight": (_H,),
+    "lm_head.layer_norm.bias": (_H,),
+    "lm_head.decoder.weight": (OTHER, _H),
+    "lm_head.decoder.bias": (OTHER,),
+}
+"""Tensors outside the layers, embeddings and pooler below the base model's prefix, heads beside it."""
+
+_BERT = Architecture(layers="encoder.layer", layer_tensors=_BERT_LAYER)
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "bert": _BERT,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "electra": Architecture(layers="encoder.layer", embeddings=("embeddings", "embeddings_project")),
+    "distilbert": Architecture(
+        layers="transformer.layer", query="attention.q_lin", key="attention.k_lin", value="attention.v_lin"
+    ),
+    "albert": Architecture(
+        layers="encoder.albert_layer_groups",
+        query="albert_layers.0.attention.query",
+        key="albert_layers.0.attention.key",
+        value="albert_layers.0.attention.value",
+        embeddings=("encoder.embedding_hidden_mapping_in",),
+        shared=True,
+    ),
+    "deberta-v2": Architecture(
+        layers="encoder.layer",
+        query="attention.self.query_proj",
+        key="attention.self.key_proj",
+        value="attention.self.value_proj",
+        scores="attention.self.dropout",
+    ),
+    "mpnet": Architecture(
+        layers="encoder.layer",
+        query="attention.attn.q",
+        key="attention.attn.k",
+        value="attention.attn.v",
+        scores="attention.attn.dropout",
+    ),
+    "modernbert": Architecture(
+        layers="layers", fused="attn.Wqkv", final_norm="final_norm", attention_maps=False
+    ),
+}
+"""model_type -> architecture. DeBERTa-v3 is of type deberta-v2."""
+
+
+def architecture(config: Any) -> Architecture:
+    """The architecture of a model's config.
+
+    Raises:
+        ValueError: The family is not known here.
+    """
+    found = ARCHITECTURES.get(config.model_type)
+    if found is None:
+        known = ", ".join(ARCHITECTURES)
+        raise ValueError(f"model must be of a known family ({known}), got model_type {config.model_type!r}.")
+    return found
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """The encoder below a head and below PEFT adapters; a headless model itself."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return plain.base_model
+
+
+def layers(model: nn.Module) -> list[nn.Module]:
+    """The layer modules in order of execution; a module that is run several times is listed as often."""
+    base = base_model(model)
+    family = architecture(base.config)
+    found = list(base.get_submodule(family.layers))
+    if not family.shared:
+        return found
+    depth: int = base.config.num_hidden_layers
+    if base.config.inner_group_num != 1:
+        raise ValueError(f"inner_group_num of an ALBERT must be 1, got {base.config.inner_group_num}.")
+    return [found[index * len(found) // depth] for index in range(depth)]
+
+
+def embeddings(model: nn.Module) -> nn.Module:
+    """The module whose output is layer 0."""
+    base = base_model(model)
+    present = dict(base.named_modules())
+    return [present[path] for path in architecture(base.config).embeddings if path in present][-1]

@@ -1,0 +1,75 @@
+"""Signals: what one forward pass of a student or a teacher shows. All shapes are documented here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Unit = Literal["sequence", "token", "row", "label"]
+"""What a loss is counted in. `sequence`: an example; `token`: a token that is not padding; `row`: one distribution of
+the head's logits that counts; `label`: a row that has a gold label."""
+
+LAYERED = ("hidden", "attention", "query", "key", "value")
+"""Signals that exist once per layer."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Which signals a model must show: the union of what the objectives need of it.
+
+    `layers` maps each name of `LAYERED` to the layers wanted, counted from 1; 0 is the embedding output (`hidden` only).
+    """
+
+    logits: bool = False
+    layers: Mapping[str, frozenset[int]] = field(default_factory=dict)
+
+    def of(self, signal: str) -> frozenset[int]:
+        """The layers wanted of one layered signal."""
+        return self.layers.get(signal, frozenset())
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The signals of one forward pass over B sequences of T tokens.
+
+    A signal that nobody demanded is absent: `None`, or a missing key. D is the model's width, A its number of attention
+    heads, d = D / A, C the size of the head's last axis. R stands for the shape of the head's rows: [B] for sequence
+    classification and regression, [B, T] for token classification and masked LM, [B, 2] for spans (start and end; C is
+    then T, and padding is filled with a large negative number).
+    """
+
+    mask: Tensor
+    """[B, T] bool, true where a token is not padding."""
+    logits: Tensor | None = None
+    """[*R, C], before softmax or sigmoid."""
+    rows: Tensor | None = None
+    """[*R] bool, the rows that count. The student's rows rule."""
+    labels: Tensor | None = None
+    """[*R] class indices, or [*R, C] floats for multi-label and regression."""
+    labelled: Tensor | None = None
+    """[*R] bool, the rows that have a gold label."""
+    hidden: Mapping[int, Tensor] = field(default_factory=dict)
+    """layer -> [B, T, D], the layer's output; 0 is the embedding output."""
+    attention: Mapping[int, Tensor] = field(default_factory=dict)
+    """layer -> [B, A, T, T], probabilities over keys (last axis; 0 on padding), before attention dropout."""
+    query: Mapping[int, Tensor] = field(default_factory=dict)
+    """layer -> [B, A, T, d], the projection's output (before rotary positions)."""
+    key: Mapping[int, Tensor] = field(default_factory=dict)
+    """layer -> [B, A, T, d]."""
+    value: Mapping[int, Tensor] = field(default_factory=dict)
+    """layer -> [B, A, T, d]."""
+
+    def counted(self, unit: Unit) -> Tensor:
+        """The boolean mask of one unit: [B], [B, T] or [*R]."""
+        if unit == "sequence":
+            return torch.ones(self.mask.shape[0], dtype=torch.bool, device=self.mask.device)
+        if unit == "token":
+            return self.mask
+        found = self.rows if unit == "row" else self.labelled
+        if found is None:
+            raise ValueError(f"signals must hold {unit}s to be counted by {unit}, got none. Demand logits or labels.")
+        return found

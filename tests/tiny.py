@@ -1,0 +1,75 @@
+"""Tiny models of every supported family, built from configs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+from torch import nn
+
+VOCABULARY = 60
+SPECIAL = {"pad_token_id": 0}
+
+_BASE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 40,
+    "pad_token_id": 0,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "classifier_dropout": 0.0,
+}
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Bert": {},
+    "Roberta": {},
+    "XLMRoberta": {},
+    "DistilBert": {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "qa_dropout": 0.0},
+    "Electra": {"embedding_size": 16},
+    "Albert": {"embedding_size": 16, "classifier_dropout_prob": 0.0},
+    "DebertaV2": {
+        "relative_attention": True,
+        "position_buckets": 16,
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+        "type_vocab_size": 0,
+        "pooler_dropout": 0.0,
+    },
+    "MPNet": {},
+    "ModernBert": {
+        "cls_token_id": 1,
+        "sep_token_id": 2,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "attention_dropout": 0.0,
+        "mlp_dropout": 0.0,
+        "embedding_dropout": 0.0,
+        "local_attention": 8,
+        "global_attn_every_n_layers": 2,
+    },
+}
+
+_DISTILBERT_NAMES = {
+    "hidden_size": "dim",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+    "intermediate_size": "hidden_dim",
+}
+
+
+def config(family: str = "Bert", **changes: Any) -> transformers.PretrainedConfig:
+    """A tiny config; `changes` in BERT's names."""
+    values = {**_BASE, **FAMILIES[family], **changes}
+    if family == "DistilBert":
+        values = {_DISTILBERT_NAMES.get(name, name): value for name, value in values.items()}
+    return getattr(transformers, f"{family}Config")(**values)
+
+
+def model(family: str = "Bert", head: str = "Model", **changes: Any) -> nn.Module:
+    """A tiny model with random weights: `model("Bert", "ForSequenceClassification", num_labels=3)`."""
+    return getattr(transformers, f"{family}{head}")(config(family, **changes)).eval()
