@@ -83,6 +83,8 @@ OUTER_TENSORS: dict[str, Axes] = {
     "cls.predictions.transform.LayerNorm.bias": (_H,),
     "cls.predictions.decoder.weight": (OTHER, _H),
     "cls.predictions.decoder.bias": (OTHER,),
+    "cls.seq_relationship.weight": (OTHER, _H),
+    "cls.seq_relationship.bias": (OTHER,),
     "lm_head.bias": (OTHER,),
     "lm_head.dense.weight": (_H, _H),
     "lm_head.dense.bias": (_H,),

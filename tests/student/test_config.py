@@ -1,0 +1,133 @@
+"""The student's config: sizes read, filled in, and refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from hf_distill.student import PRESETS, Size, student_config
+from tests import tiny
+
+BASE = BertConfig()
+"""BERT-base: L12-H768-A12-F3072, vocabulary 30522, 512 positions."""
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("13M", 12_750_080), ("22M", 22_713_216), ("33M", 33_360_000)]
+)
+def test_presets_have_the_published_parameter_counts(name: str, parameters: int) -> None:
+    """A preset that misses one size is compared with published models of another."""
+    with torch.device("meta"):
+        model = BertModel(student_config(name, BASE))
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ("13M", "L6-H256-A8-F1024"),
+        ("L3-H384", "L3-H384-A6-F1536"),
+        ("L4-H312-A12-F1200", "L4-H312-A12-F1200"),
+        ("L4-H312-A12", "L4-H312-A12-F1248"),
+        ("L6", "L6-H768-A12-F3072"),
+        ("L6-F1000", "L6-H768-A12-F1000"),
+        ({"num_hidden_layers": 2, "hidden_size": 128}, "L2-H128-A2-F512"),
+        ({"intermediate_size": 100}, "L12-H768-A12-F100"),
+        (BertConfig(num_hidden_layers=5, vocab_size=7), "L5-H768-A12-F3072"),
+    ],
+)
+def test_sizes_are_read_and_filled_in(size: Any, expected: str) -> None:
+    """A size that silently stays the teacher's makes a student larger than its name."""
+    config = student_config(size, BASE)
+    assert str(Size.of(config)) == expected
+    assert config.vocab_size == BASE.vocab_size
+    assert str(Size.of(student_config(expected, BASE))) == expected
+
+
+def test_heads_keep_the_teachers_head_size() -> None:
+    """A rule fixed to 64 channels a head would cut inside the heads of a MiniLM teacher."""
+    minilm = BertConfig(hidden_size=384, intermediate_size=1536, num_hidden_layers=12)
+    assert Size.of(student_config("L3-H256", minilm)).heads == 8
+
+
+def test_all_but_the_sizes_is_the_teachers() -> None:
+    """Lost label names give a checkpoint that answers LABEL_0; lost dropout trains another."""
+    teacher = tiny.config(
+        "Roberta",
+        id2label={0: "no", 1: "yes", 2: "maybe"},
+        label2id={"no": 0, "yes": 1, "maybe": 2},
+        problem_type="single_label_classification",
+        hidden_dropout_prob=0.37,
+    )
+    before = teacher.to_dict()
+    student = student_config("L1-H16-A2-F40", teacher)
+    changed = {name for name, value in student.to_dict().items() if before.get(name, ...) != value}
+    assert changed == {
+        "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size",
+    }  # fmt: skip
+    assert type(student) is type(teacher)
+    student.id2label[0] = "changed"
+    assert teacher.to_dict() == before
+
+
+def test_the_teachers_path_is_not_kept() -> None:
+    """The Trainer's model card would call the student a fine-tuned version of its teacher."""
+    teacher = tiny.config()
+    teacher.name_or_path = "some/teacher"
+    assert student_config("L1", teacher).name_or_path == ""
+    assert teacher.name_or_path == "some/teacher"
+
+
+def test_layer_types_follow_the_layers_kept() -> None:
+    """A list of twelve types over six layers gives the kept layers the wrong ones."""
+    teacher = tiny.config(num_hidden_layers=4)
+    teacher.layer_types = ["full_attention", "sliding_attention"] * 2
+    assert student_config("L2", teacher).layer_types == ["sliding_attention"] * 2
+    kept = student_config("L2", teacher, layers=(1, 4)).layer_types
+    assert kept == ["full_attention", "sliding_attention"]
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ("L13", r"layers of size must be at most the teacher's \(12\), got 13"),
+        ("L6-H832", r"width of size must be at most the teacher's \(768\), got 832"),
+        ("L6-F3073", r"ffn of size must be at most the teacher's \(3072\), got 3073"),
+        ("L6-H384-A24", r"heads of size must be at most the teacher's \(12\), got 24"),
+        ("L6-H384-A4", r"head_size of size must be at most the teacher's \(64\), got 96"),
+        ("L6-H380-A12", r"width of size must be divisible by its heads \(12\), got 380"),
+        ("L4-H312", r"must name its heads .* head size \(64\), got 'L4-H312'"),
+        ("L0-H64", r"layers of size must be at least 1, got 0"),
+        ("L6-H64-A0", r"heads of size must be at least 1, got 0"),
+        ("14M", r"size must be one of 13M, 22M, 33M or like .*, got '14M'\. Did you mean"),
+        ("small", r"size must be one of .*, got 'small'"),
+        ("H384-L6", r"size must be one of"),
+        (22, r"size must be one of .*, got 22"),
+        ({"hiden_size": 64}, r"got 'hiden_size'\. Did you mean 'hidden_size'"),
+        ({"hidden_size": "64"}, r"hidden_size must be an int, got '64'"),
+        (tiny.config("Roberta"), r"the teacher's family \(bert\), got model_type 'roberta'"),
+    ],
+)
+def test_a_size_that_cannot_be_cut_is_refused(size: Any, message: str) -> None:
+    """What passes here fails while weights are copied, or copies the wrong ones."""
+    with pytest.raises(ValueError, match=message):
+        student_config(size, BASE)
+
+
+@pytest.mark.parametrize("family", ["DistilBert", "Electra", "Albert", "ModernBert"])
+def test_a_family_without_tables_is_refused(family: str) -> None:
+    """A family cut by another's tables would be left partly at random."""
+    with pytest.raises(ValueError, match=r"\(bert, roberta, xlm-roberta\), got model_type"):
+        student_config("L1", tiny.config(family))
+
+
+def test_presets_are_named_as_they_print() -> None:
+    """A recipe that quotes a preset's long name must get the same student."""
+    assert {name: str(size) for name, size in PRESETS.items()} == {
+        "13M": "L6-H256-A8-F1024",
+        "22M": "L6-H384-A12-F1536",
+        "33M": "L12-H384-A12-F1536",
+    }

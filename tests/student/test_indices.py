@@ -1,0 +1,201 @@
+"""Index sets: how they are chosen, and how they are kept beside a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_distill.student import CHOICES, IndexSets, Size, student_config
+from hf_distill.student.indices import choose
+from tests.student.teachers import teacher
+
+
+def pick(model: Any, size: str, how: str = "magnitude", **changes: Any) -> IndexSets:
+    settings = {"layers": "uniform", "seed": 0, **changes}
+    return choose(model, student_config(size, model.config), how=how, **settings)
+
+
+@st.composite
+def pairs_of_sizes(draw: st.DrawFn) -> tuple[Size, Size]:
+    """A student's size and a teacher's that it can be cut from."""
+
+    def up_to(most: int) -> int:
+        return draw(st.integers(1, most))
+
+    layers, heads, channels, ffn = up_to(3), up_to(4), up_to(4), up_to(12)
+    kept, inside = up_to(heads), up_to(channels)
+    student = Size(up_to(layers), kept * inside, kept, up_to(ffn))
+    return student, Size(layers, heads * channels, heads, ffn)
+
+
+@settings(max_examples=25, deadline=None)
+@given(pairs_of_sizes(), st.sampled_from(sorted(CHOICES)), st.integers(0, 3))
+def test_sets_have_the_students_sizes_and_head_structure(
+    sizes: tuple[Size, Size], how: str, seed: int
+) -> None:
+    """Channels of one head spread over two give attention between parts that never met."""
+    student, whole = sizes
+    model = teacher(
+        num_hidden_layers=whole.layers,
+        hidden_size=whole.width,
+        num_attention_heads=whole.heads,
+        intermediate_size=whole.ffn,
+    )
+    sets = pick(model, str(student), how, seed=seed)
+    assert len(sets.layers) == student.layers
+    groups = [(sets.hidden, student.width, whole.width)]
+    groups += [(chosen, student.ffn, whole.ffn) for chosen in sets.ffn]
+    groups += [(chosen, student.width, whole.width) for chosen in sets.query_key + sets.value]
+    for chosen, count, total in groups:
+        assert len(chosen) == count
+        assert list(chosen) == sorted(set(chosen))
+        assert set(chosen) <= set(range(total))
+    assert len(sets.ffn) == len(sets.query_key) == len(sets.value) == student.layers
+    for query_key, value in zip(sets.query_key, sets.value, strict=True):
+        heads = [channel // whole.head_size for channel in query_key]
+        assert heads == [channel // whole.head_size for channel in value]
+        assert all(heads.count(head) == student.head_size for head in heads)
+    assert IndexSets.from_json(sets.to_json()) == sets
+
+
+def test_random_sets_differ_by_seed_and_repeat_by_seed() -> None:
+    """A seed that is ignored makes the spread over seeds a spread over nothing."""
+    model = teacher(num_hidden_layers=4)
+    first, again = pick(model, "L2-H16-A4-F20", "random"), pick(model, "L2-H16-A4-F20", "random")
+    other = pick(model, "L2-H16-A4-F20", "random", seed=1)
+    assert first == again
+    for name in ("hidden", "ffn", "query_key", "value"):
+        assert getattr(first, name) != getattr(other, name), name
+    assert first.ffn[0] != first.ffn[1]
+    assert first.query_key[0] != first.value[0]
+
+
+def test_a_layers_draw_does_not_depend_on_the_other_layers() -> None:
+    """Two layer selections with one seed would differ in width too: two changes at once."""
+    model = teacher(num_hidden_layers=4)
+    upper = pick(model, "L2-H16-A2-F20", "random", layers=(2, 4))
+    lower = pick(model, "L2-H16-A2-F20", "random", layers=(1, 2))
+    assert upper.hidden == lower.hidden
+    for name in ("ffn", "query_key", "value"):
+        assert getattr(upper, name)[0] == getattr(lower, name)[1]
+
+
+def test_other_choices_know_no_seed() -> None:
+    """A deterministic choice that moves with the seed would be reported without a spread."""
+    model = teacher()
+    for how in ("magnitude", "stride"):
+        assert pick(model, "L1-H16-A2-F20", how) == pick(model, "L1-H16-A2-F20", how, seed=9)
+
+
+def test_stride_is_evenly_spaced() -> None:
+    """A prefix of the units is another method."""
+    sets = pick(teacher(), "L1-H16-A4-F20", "stride")
+    assert sets.hidden == tuple(range(0, 32, 2))
+    assert sets.ffn[0][:6] == (0, 2, 4, 7, 9, 12)
+    assert sets.query_key[0][:8] == (0, 2, 4, 6, 8, 10, 12, 14)
+
+
+@torch.no_grad()
+def test_magnitude_takes_hidden_units_by_variance_of_their_embeddings() -> None:
+    """By norm, a unit that is large for every word would win: it tells no words apart."""
+    model = teacher()
+    table = model.get_input_embeddings().weight
+    table[:, :16] = table[:, :16] * 0.01 + 100.0
+    assert pick(model, "L1-H16-A2-F20").hidden == tuple(range(16, 32))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", ["intermediate.dense.weight", "output.dense.weight"])
+def test_magnitude_takes_neurons_by_rows_and_columns(side: str) -> None:
+    """Scored by one matrix alone, a neuron that nobody reads is kept."""
+    model = teacher()
+    weight = model.encoder.layer[1].get_parameter(side)
+    large = [3, 11, 40]
+    (weight if side.startswith("inter") else weight.T)[large] *= 100.0
+    assert pick(model, "L2-F3").ffn[1] == tuple(large)
+    assert pick(model, "L2-F3").ffn[0] != tuple(large)
+
+
+@torch.no_grad()
+def test_magnitude_scores_the_layer_that_is_copied() -> None:
+    """Scores of another layer choose neurons that matter there, and nothing shows it."""
+    model = teacher(num_hidden_layers=4)
+    for number, layer in enumerate(model.encoder.layer, start=1):
+        layer.intermediate.dense.weight[[number, 20 + number]] *= 100.0
+    assert pick(model, "L2-F2", layers=(2, 3)).ffn == ((2, 22), (3, 23))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("tensor", "across", "moves"),
+    [
+        ("attention.self.query.weight", False, "query_key"),
+        ("attention.self.key.weight", False, "query_key"),
+        ("attention.self.value.weight", False, "value"),
+        ("attention.output.dense.weight", True, "value"),
+    ],
+)
+def test_magnitude_takes_attention_channels_by_both_their_matrices(
+    tensor: str, across: bool, moves: str
+) -> None:
+    """Queries and keys cut by different sets would be multiplied channel by wrong channel."""
+    model = teacher()
+    weight = model.encoder.layer[0].get_parameter(tensor)
+    large = [1, 5, 8, 9, 18, 23, 30, 31]
+    (weight.T if across else weight)[large] *= 100.0
+    sets = pick(model, "L2-H8-A4-F48")
+    other = {"query_key": "value", "value": "query_key"}[moves]
+    assert getattr(sets, moves)[0] == tuple(large)
+    assert getattr(sets, other)[0] != tuple(large)
+    whole = pick(model, "L2-H8-A1-F48")
+    assert whole.query_key[0] == whole.value[0]
+
+
+@torch.no_grad()
+def test_magnitude_takes_the_largest_heads_and_then_their_channels() -> None:
+    """Channels chosen over all heads at once would break heads apart."""
+    model = teacher()
+    value = model.encoder.layer[0].attention.self.value.weight
+    value[8:16] *= 100.0
+    value[24:32] *= 100.0
+    value[[9, 10, 24, 31]] *= 100.0
+    sets = pick(model, "L2-H4-A2-F48")
+    assert sets.value[0] == (9, 10, 24, 31)
+    assert [channel // 8 for channel in sets.query_key[0]] == [1, 1, 3, 3]
+
+
+def test_equal_scores_fall_to_the_earlier() -> None:
+    """A sort that is not stable picks other units on another machine."""
+    chosen = CHOICES["magnitude"](3, torch.ones(50, dtype=torch.float64), None)  # type: ignore[arg-type]
+    assert chosen == (0, 1, 2)
+
+
+def test_an_unknown_choice_is_named_with_the_nearest() -> None:
+    """A misspelt choice that fell back to a default would be published under its name."""
+    with pytest.raises(
+        ValueError, match=r"how must be one of magnitude, stride, random, got 'rand"
+    ):
+        pick(teacher(), "L1", "randm")
+
+
+def test_extraction_json_survives_the_round_trip(tmp_path: Path) -> None:
+    """Index sets that cannot be read back make a student that cannot be made again."""
+    sets = pick(teacher(), "L2-H8-A2-F20", "random")
+    path = sets.save(tmp_path / "checkpoint")
+    assert path.name == "extraction.json"
+    assert IndexSets.load(tmp_path / "checkpoint") == sets
+    assert json.loads(path.read_text())["layers"] == [1, 2]
+    hash(sets)
+
+
+@pytest.mark.parametrize("text", ['{"layers": [1]}', "[]", "3"])
+def test_a_foreign_extraction_json_is_refused(text: str) -> None:
+    """Missing sets read as empty ones would cut everything away."""
+    with pytest.raises(ValueError, match=r"extraction\.json must hold ffn, hidden"):
+        IndexSets.from_json(text)
