@@ -147,10 +147,14 @@ def architecture(config: Any) -> Architecture:
     return found
 
 
+def plain_model(model: nn.Module) -> nn.Module:
+    """The transformers model below PEFT adapters; any other model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def base_model(model: nn.Module) -> nn.Module:
     """The encoder below a head and below PEFT adapters; a headless model itself."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return plain.base_model
+    return plain_model(model).base_model
 
 
 def layers(model: nn.Module) -> list[nn.Module]:

@@ -13,6 +13,12 @@ Unit = Literal["sequence", "token", "row", "label"]
 """What a loss is counted in. `sequence`: an example; `token`: a token that is not padding; `row`: one distribution of
 the head's logits that counts; `label`: a row that has a gold label."""
 
+Problem = Literal["single_label", "multi_label", "regression"]
+"""What the last axis of the logits means: exclusive classes, independent classes, or numbers."""
+
+PADDING_LOGIT = -1e4
+"""Fills span logits on padding, on both sides alike: probability 0, difference 0, finite in half precision."""
+
 LAYERED = ("hidden", "attention", "query", "key", "value")
 """Signals that exist once per layer."""
 
@@ -38,8 +44,8 @@ class Signals:
 
     A signal that nobody demanded is absent: `None`, or a missing key. D is the model's width, A its number of attention
     heads, d = D / A, C the size of the head's last axis. R stands for the shape of the head's rows: [B] for sequence
-    classification and regression, [B, T] for token classification and masked LM, [B, 2] for spans (start and end; C is
-    then T, and padding is filled with a large negative number).
+    classification and regression, [B, T] for token classification, [N] for masked LM (only the N rows that count are
+    kept), [B, 2] for spans (start and end; C is then T, and padding is filled with a large negative number).
     """
 
     mask: Tensor

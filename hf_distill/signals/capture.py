@@ -1,0 +1,146 @@
+"""Capture: forward hooks that record the demanded layers of one model, and nothing else.
+
+Queries, keys and values are read from their projections and attention probabilities are computed from them, so that
+SDPA and flash attention stay on; where a family adds relative positions to its scores, the probabilities are read
+before their dropout.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_distill.architectures import Architecture, architecture, base_model, embeddings, layers
+from hf_distill.signals.signals import Demand, Signals
+
+Features = dict[str, Tensor]
+"""Recorded tensors by flat key, `hidden.3`: plain data that DDP and compiled graphs carry out of a forward pass."""
+
+
+class Recorder:
+    """Records what a demand asks for while armed: one forward pass at a time.
+
+    The hooks are persistent (hooks added later are ignored by compiled graphs) and silent unless armed, so that the
+    model behaves plainly elsewhere and recomputation under gradient checkpointing records nothing twice.
+    """
+
+    def __init__(self, model: nn.Module, demand: Demand) -> None:
+        """Raises ValueError where the family is unknown, or cannot show a signal."""
+        self.armed = False
+        self._kept: Features = {}
+        self._calls: dict[str, int] = defaultdict(int)
+        base = base_model(model)
+        family = architecture(base.config)
+        if demand.of("attention") and not family.attention_maps:
+            raise ValueError(
+                f"model must show attention maps for this objective, got {base.config.model_type!r}, which cannot. "
+                "Compare relations (MiniLMv2) or hidden states instead."
+            )
+        stack = layers(model)
+        for layer in sorted(demand.of("hidden")):
+            if layer == 0:
+                self._record("hidden.0", embeddings(model))
+            elif layer == len(stack) and family.final_norm:
+                self._record(f"hidden.{layer}", base.get_submodule(family.final_norm))
+            else:
+                self._record(f"hidden.{layer}", stack[layer - 1], _call(stack, layer))
+        for name, wanted in _projections_wanted(demand, family).items():
+            for layer in sorted(wanted):
+                module = stack[layer - 1].get_submodule(getattr(family, name))
+                self._record(f"{name}.{layer}", module, _call(stack, layer), before=name == "scores")
+
+    def arm(self) -> None:
+        """Record the next forward pass."""
+        self._calls.clear()
+        self._kept = {}
+        self.armed = True
+
+    def take(self) -> Features:
+        """Hand over what was recorded, keep nothing, and stop recording."""
+        self.armed = False
+        kept, self._kept = self._kept, {}
+        return kept
+
+    def _record(self, key: str, module: nn.Module, call: int = 0, before: bool = False) -> None:
+        # Other calls are ignored: ALBERT runs one module for many layers, and DeBERTa projects its relative positions
+        # by the modules that project queries and keys.
+        def keep(shown: Any) -> None:
+            if self.armed:
+                if self._calls[key] == call:
+                    self._kept[key] = shown[0] if isinstance(shown, tuple) else shown
+                self._calls[key] += 1
+
+        if before:
+            module.register_forward_pre_hook(lambda _, args: keep(args))
+        else:
+            module.register_forward_hook(lambda _, args, output: keep(output))
+
+
+def _call(stack: list[nn.Module], layer: int) -> int:
+    """Which call of its module a layer is, from 0."""
+    return sum(earlier is stack[layer - 1] for earlier in stack[: layer - 1])
+
+
+def _projections_wanted(demand: Demand, family: Architecture) -> dict[str, frozenset[int]]:
+    """Field of the architecture that names a module inside a layer -> the layers to record it in."""
+    query, key, value, maps = (demand.of(name) for name in ("query", "key", "value", "attention"))
+    if family.fused is not None:
+        return {"fused": query | key | value}
+    if family.scores is not None:
+        return {"query": query, "key": key, "value": value, "scores": maps}
+    return {"query": query | maps, "key": key | maps, "value": value}
+
+
+def signals(features: Mapping[str, Tensor], demand: Demand, config: Any, **shown: Any) -> Signals:
+    """Signals out of recorded features.
+
+    Args:
+        features: What a `Recorder` kept.
+        demand: What was asked for.
+        config: The model's config.
+        **shown: The other fields of `Signals`, `mask` among them.
+    """
+    family = architecture(config)
+    parts = _projections(features, family, config.num_attention_heads)
+    fields: dict[str, dict[int, Tensor]] = {
+        "hidden": {layer: features[f"hidden.{layer}"] for layer in demand.of("hidden")},
+        "attention": {},
+    }
+    for layer in demand.of("attention"):
+        if family.scores:
+            fields["attention"][layer] = features[f"scores.{layer}"]
+        else:
+            query, key = parts("query", layer), parts("key", layer)
+            fields["attention"][layer] = attention_probabilities(query, key, shown["mask"])
+    for signal in ("query", "key", "value"):
+        fields[signal] = {layer: parts(signal, layer) for layer in demand.of(signal)}
+    return Signals(**shown, **fields)
+
+
+def attention_probabilities(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(d)) over real keys, [B, A, T, T], in float32 or wider; 0 on padding."""
+    padding = ~mask[:, None, None, :]
+    wide = torch.promote_types(query.dtype, torch.float32)
+    scores = query.to(wide) @ key.to(wide).transpose(-1, -2) * query.shape[-1] ** -0.5
+    scores = scores.masked_fill(padding, torch.finfo(wide).min)
+    return scores.softmax(-1).masked_fill(padding, 0)
+
+
+def _projections(
+    features: Mapping[str, Tensor], family: Architecture, heads: int
+) -> Callable[[str, int], Tensor]:
+    """A function (signal, layer) -> [B, A, T, d] out of flat projections [B, T, D] or fused ones [B, T, 3 D]."""
+
+    def part(signal: str, layer: int) -> Tensor:
+        if family.fused is None:
+            flat = features[f"{signal}.{layer}"]
+        else:
+            index = ("query", "key", "value").index(signal)
+            flat = features[f"fused.{layer}"].chunk(3, dim=-1)[index]
+        return flat.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+    return part

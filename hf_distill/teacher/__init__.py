@@ -1,0 +1,5 @@
+"""Who teaches: a live model."""
+
+from hf_distill.teacher.live import LiveTeacher
+
+__all__ = ["LiveTeacher"]

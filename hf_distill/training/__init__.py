@@ -1,0 +1,1 @@
+"""How is it trained: inside the Hugging Face Trainer."""

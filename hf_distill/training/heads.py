@@ -1,0 +1,114 @@
+"""What is learnt beside the student: projections of its hidden states to the teacher's width.
+
+They are a submodule of the student, called inside its forward pass: the one way that holds under DDP, torch.compile
+and ZeRO. So the Trainer optimises, clips and resumes them; they are left out of what `save_pretrained` writes and kept
+in a file of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hf_distill.objectives.mixture import Mixture
+from hf_distill.signals.capture import Features, Recorder
+
+NAME = "distillation_heads"
+"""The submodule's name in the student."""
+FILE = "_distillation_heads.safetensors"
+"""Beside a checkpoint's weights. The Trainer uploads no file that begins with an underscore."""
+FEATURES = "features"
+"""The key of the recorded features in the student's training outputs."""
+
+
+class DistillationHeads(nn.Module):
+    """One linear projection per student layer whose hidden state is compared at the teacher's width."""
+
+    def __init__(self, layers: frozenset[int], student_width: int, teacher_width: int, seed: int) -> None:
+        """Initialise without touching the global random state."""
+        super().__init__()
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(seed)
+            self.projections = nn.ModuleDict(
+                {str(layer): nn.Linear(student_width, teacher_width) for layer in sorted(layers)}
+            )
+
+    def forward(self, features: Features) -> Features:
+        """The features, with `projected.<layer>` [B, T, teacher's width] added."""
+        added = {
+            f"projected.{layer}": projection(features[f"hidden.{layer}"].to(projection.weight.dtype))
+            for layer, projection in self.projections.items()
+        }
+        return {**features, **added}
+
+
+def projected_layers(mixture: Mixture) -> frozenset[int]:
+    """The student layers that some objective compares coordinate by coordinate."""
+    return frozenset(
+        student
+        for term in mixture.terms.values()
+        if term.objective.equal_width
+        for student, _ in term.pairs
+    )
+
+
+def attach(student: nn.Module, heads: DistillationHeads, recorder: Recorder, logits: bool) -> None:
+    """Make the student carry its heads, and show recorded features in its outputs while the recorder is armed.
+
+    Args:
+        student: The model to train.
+        heads: Becomes a submodule, whose weights `save_pretrained` ignores.
+        recorder: The student's.
+        logits: Whether the loss reads the student's own outputs. They are detached where it does not: DDP would wait
+            for gradients that never come.
+    """
+
+    def publish(module: nn.Module, args: Any, outputs: Any) -> Any:
+        if not recorder.armed:
+            return outputs
+        features = heads(recorder.take())
+        shown = {
+            name: value if logits or not isinstance(value, Tensor) else value.detach()
+            for name, value in outputs.items()
+        }
+        return {**shown, FEATURES: features}
+
+    student.add_module(NAME, heads)
+    keys = {f"{NAME}.{key}" for key in heads.state_dict()}
+    student._keys_to_ignore_on_save = set(student._keys_to_ignore_on_save or ()) | keys
+    student.register_forward_hook(publish)
+
+
+def save(heads: DistillationHeads, folder: str, state: Mapping[str, Tensor] | None) -> None:
+    """Write the heads' weights beside a checkpoint, from the student's gathered `state` where it is given."""
+    prefix = f"{NAME}."
+    weights = (
+        heads.state_dict()
+        if state is None
+        else {key.split(prefix, 1)[1]: value for key, value in state.items() if prefix in key}
+    )
+    if weights:
+        held = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+        save_file(held, Path(folder) / FILE)
+
+
+def load(heads: DistillationHeads, folder: str) -> None:
+    """Read what `save` wrote.
+
+    Raises:
+        FileNotFoundError: The heads have weights, and the checkpoint holds none for them.
+    """
+    if not heads.state_dict():
+        return
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"checkpoint must hold {FILE}, got {folder!r} without it. Resume from a checkpoint that "
+            "DistillationTrainer wrote."
+        )
+    heads.load_state_dict(load_file(path))

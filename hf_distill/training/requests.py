@@ -1,0 +1,85 @@
+"""What a user may ask of the trainer, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PreTrainedModel, TrainingArguments
+
+from hf_distill.signals.head import Head
+
+
+class HubToken(str):
+    """A token that is pickled as None: the Trainer writes its arguments into every checkpoint, and uploads them."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Pickle as None."""
+        return type(None), ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> HubToken:
+        """A copy in memory keeps the token."""
+        return self
+
+
+def check_request(model: Any, teacher: Any, given: Mapping[str, Any], *, own_objectives: bool) -> None:
+    """Refuse what the trainer cannot do.
+
+    Args:
+        model: The student.
+        teacher: The teacher, or its path.
+        given: The Trainer's arguments, by name.
+        own_objectives: Whether the user named objectives.
+
+    Raises:
+        ValueError: With a remedy.
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(
+            f"model must be a transformers model (the student), got {type(model).__name__}. A PEFT student's adapters "
+            "can be merged with merge_and_unload(); model_init is not supported."
+        )
+    if teacher is None:
+        raise ValueError("teacher must be a model or a path, got None. Use transformers.Trainer to train without one.")
+    for name in ("model_init", "compute_loss_func"):
+        if given.get(name) is not None:
+            raise ValueError(f"{name} must be left out, got {given[name]!r}. The loss is the mixture of objectives.")
+    arguments: TrainingArguments = given["args"]
+    if own_objectives and arguments.label_smoothing_factor:
+        raise ValueError(
+            f"label_smoothing_factor must be 0 beside objectives, got {arguments.label_smoothing_factor}. "
+            "Set label_smoothing on the CrossEntropy objective."
+        )
+    if (arguments.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        raise ValueError(
+            "gradient_checkpointing_kwargs must not ask for use_reentrant=True, got it: recorded layers would have "
+            "no gradient. Use use_reentrant=False."
+        )
+
+
+def check_devices(arguments: TrainingArguments) -> None:
+    """Raise ValueError where the Trainer would use nn.DataParallel."""
+    if arguments.n_gpu > 1:
+        raise ValueError(
+            f"one process must use one device, got {arguments.n_gpu} GPUs in one process (nn.DataParallel). Start with "
+            "`accelerate launch`, or set CUDA_VISIBLE_DEVICES to one GPU."
+        )
+
+
+def has_labels(dataset: Any, head: Head) -> bool:
+    """Whether training examples carry gold labels; what cannot be looked into is taken to."""
+    names = {name for label in head.label_names for name in (label, label.removesuffix("s"), f"{label}_ids")}
+    columns = getattr(dataset, "column_names", None)
+    if columns is None and hasattr(dataset, "__getitem__") and len(dataset):
+        example = dataset[0]
+        columns = list(example) if isinstance(example, Mapping) else None
+    return columns is None or bool(names.intersection(columns))
+
+
+def redact(arguments: TrainingArguments) -> None:
+    """Keep the Hub token out of every file that the arguments are written to."""
+    if arguments.hub_token is not None:
+        arguments.hub_token = HubToken(arguments.hub_token)
+

@@ -1,0 +1,39 @@
+"""Length grouping that resumes exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
+
+
+class EpochLengthGroupedSampler(LengthGroupedSampler):
+    """The same batches as the Trainer's, in an order that is a function of (seed, epoch) alone.
+
+    The Trainer's own sampler draws from the global random state, so that a resumed run sees other batches.
+    """
+
+    def __init__(self, sampler: LengthGroupedSampler, seed: int) -> None:
+        """Take over the batch size and lengths of the Trainer's sampler."""
+        super().__init__(sampler.batch_size, lengths=sampler.lengths)
+        self.seed, self.epoch = seed, 0
+
+    def __iter__(self) -> Iterator[int]:
+        """Indices of one epoch."""
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+
+
+class SetEpoch(TrainerCallback):
+    """Tells the sampler its epoch: accelerate's own call does not reach it through a resumed loader."""
+
+    def __init__(self, sampler: EpochLengthGroupedSampler) -> None:
+        """Keep the sampler."""
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called before the loader is iterated."""
+        self.sampler.epoch = int(state.epoch or 0)

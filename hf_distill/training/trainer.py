@@ -1,0 +1,223 @@
+"""DistillationTrainer: the Hugging Face Trainer with a teacher."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import transformers
+from packaging.version import Version
+from torch import Tensor, nn
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from hf_distill.objectives.reduce import masked_mean
+from hf_distill.signals.capture import Recorder, signals
+from hf_distill.signals.head import Head, Targets, head_of
+from hf_distill.signals.signals import Signals, Unit
+from hf_distill.teacher.live import LiveTeacher
+from hf_distill.training import heads as learnt
+from hf_distill.training.defaults import (
+    LayerMapping,
+    Objectives,
+    build_mixture,
+    default_objectives,
+    task_objective,
+)
+from hf_distill.training.pairing import check_pair, load_teacher, match_classes, shape_of
+from hf_distill.training.requests import check_devices, check_request, has_labels, redact
+from hf_distill.training.sampling import EpochLengthGroupedSampler, SetEpoch
+
+
+class DistillationTrainer(Trainer):
+    """A Trainer whose student also learns from a teacher.
+
+    Everything of the Trainer stays: arguments, callbacks, datasets, `accelerate launch`, checkpoints, push_to_hub. What
+    is trained is the student; what is saved is an ordinary checkpoint. Losses are divided by the number of sequences,
+    tokens or labels of the whole optimizer step, so that accumulation and several processes give the gradient of one
+    big batch. Evaluation gives the task loss and the student's plain outputs, and does not run the teacher.
+
+    Example:
+        >>> trainer = DistillationTrainer(model=student, teacher=teacher, args=args, train_dataset=dataset)
+        >>> trainer.train()
+    """
+
+    # The losses are normalised here; the Trainer must not divide them by accumulation steps (transformers >= 5.19).
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        *positional: Any,
+        teacher: nn.Module | str | os.PathLike[str] | None = None,
+        objectives: Objectives | None = None,
+        layer_mapping: LayerMapping | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Check that everything fits, then build what the Trainer builds.
+
+        Args:
+            model: The student. It is given the learnt projections as a submodule.
+            args: Plain `TrainingArguments`.
+            *positional: The Trainer's other arguments, in its order.
+            teacher: A transformers or PEFT model, or a path or Hub id of one with the student's kind of head. It is
+                frozen.
+            objectives: Name -> (weight, objective); without, a mixture that suits the head.
+            layer_mapping: "uniform", "last", "first", "top" or (student layer, teacher layer) pairs, for all terms or
+                by the term's name; without, each objective's own default.
+            **kwargs: The Trainer's other arguments.
+
+        Raises:
+            ValueError: Something cannot work: said before the first step, with a remedy.
+        """
+        args = TrainingArguments("trainer_output") if args is None else args
+        given = inspect.signature(Trainer.__init__).bind_partial(self, model, args, *positional, **kwargs).arguments
+        check_request(model, teacher, given, own_objectives=objectives is not None)
+        check_devices(args)
+        self.head: Head = head_of(model)
+        taught = teacher if isinstance(teacher, nn.Module) else load_teacher(teacher, self.head)
+        if objectives is None:
+            objectives = default_objectives(
+                self.head,
+                labelled=has_labels(given.get("train_dataset"), self.head),
+                teaches_logits=head_of(taught).suffix == self.head.suffix,
+                label_smoothing=args.label_smoothing_factor,
+            )
+        self.mixture = build_mixture(objectives, layer_mapping, shape_of(model), shape_of(taught))
+        check_pair(model, taught, self.mixture, given.get("processing_class"))
+        self._task_objective = task_objective(self.head.problem, args.label_smoothing_factor)
+        self._prepare_student(model, shape_of(taught).width, args)
+        redact(args)
+        super().__init__(model, args, *positional, **kwargs)
+        if Version(transformers.__version__) < Version("5.19"):
+            # What `loss_is_scaled_for_ga` says later on; never called, since compute_loss is our own.
+            self.model_accepts_loss_kwargs = False
+            self.compute_loss_func = lambda *_: None
+        demand = self.mixture.demands()[1]
+        classes = match_classes(model, taught) if demand.logits else None
+        self.teacher = LiveTeacher(taught, demand, self.head, classes=classes, prepare=self._place)
+        self._counts: dict[Unit, Tensor] | None = None
+        self._term_sums: dict[str, Tensor] = {}
+        self._terms_logged_at = 0
+
+    def _prepare_student(self, model: nn.Module, teacher_width: int, args: TrainingArguments) -> None:
+        """Attach heads and recorder: before the Trainer moves the model, and before it is compiled."""
+        self._student_columns = list(inspect.signature(model.forward).parameters)
+        self._demand = self.mixture.demands()[0]
+        width = shape_of(model).width
+        layers = learnt.projected_layers(self.mixture) if width != teacher_width else frozenset()
+        self._recorder = Recorder(model, self._demand)
+        self._heads = learnt.DistillationHeads(layers, width, teacher_width, args.seed)
+        learnt.attach(model, self._heads, self._recorder, logits=self._demand.logits)
+        if args.gradient_checkpointing and args.ddp_find_unused_parameters is None:
+            # The Trainer would say False; layers that no objective reads have no gradient.
+            args.ddp_find_unused_parameters = True
+
+    def _place(self, teacher: nn.Module) -> nn.Module:
+        """Prepare the teacher as the student is, without letting accelerate count it among the trained models."""
+        counted = len(self.accelerator._models)
+        prepared = self.accelerator.prepare_model(teacher, device_placement=True, evaluation_mode=True)
+        del self.accelerator._models[counted:]
+        return prepared
+
+    # What reaches the models
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            super()._set_signature_columns_if_needed()
+            self._signature_columns += [c for c in self.teacher.columns if c not in self._signature_columns]
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        """The micro-batches of one optimizer step; their units are counted over all of them and all processes."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counted = [self.head.targets(batch).counts() for batch in batches]
+        if counted:
+            units = list(counted[0])
+            totals = torch.stack([sum(one[unit] for one in counted).to(device) for unit in units])
+            totals = self.accelerator.reduce(totals, "sum")
+            self._counts = dict(zip(units, totals, strict=True))
+        return batches, items
+
+    def _student_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        labels = self.head.label_names
+        return {name: value for name, value in inputs.items() if name in self._student_columns and name not in labels}
+
+    # The loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The mixture in training; the task loss in evaluation. `num_items_in_batch` is not used: see the class."""
+        targets = self.head.targets(inputs)
+        if not model.training:
+            outputs = model(**self._student_inputs(inputs))
+            student = Signals(logits=self.head.logits(outputs, targets), **_said(targets))
+            values = self._task_objective.forward(student, student, ())
+            loss = masked_mean(values, student.counted(self._task_objective.unit))
+            return (loss, outputs) if return_outputs else loss
+
+        taught = self.teacher.show(inputs, targets)
+        self._recorder.arm()
+        outputs = model(**self._student_inputs(inputs))
+        features = outputs.pop(learnt.FEATURES)
+        logits = self.head.logits(outputs, targets) if self._demand.logits else None
+        student = signals(features, self._demand, self.accelerator.unwrap_model(model).config, logits=logits, **_said(targets))
+        projected = {int(k.split(".")[1]): v for k, v in features.items() if k.startswith("projected.")}
+        loss, terms = self.mixture(student, taught, self._counts, projected)
+        for name, value in terms.items():
+            self._term_sums[name] = self._term_sums.get(name, 0) + value.detach()
+        # DDP averages gradients over processes; the divisor already counted all of them.
+        loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's, without the columns that only the teacher reads."""
+        kept = {*self._student_columns, *self.label_names}
+        return super().prediction_step(model, {k: v for k, v in inputs.items() if k in kept}, *args, **kwargs)
+
+    # Sampling, logs, checkpoints
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            sampler = EpochLengthGroupedSampler(sampler, seed)
+            self.remove_callback(SetEpoch)
+            self.add_callback(SetEpoch(sampler))
+        return sampler
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the unweighted mean of each term, `loss_<name>`, to the training logs."""
+        steps = self.state.global_step - self._terms_logged_at
+        if "loss" in logs and self._term_sums and steps:
+            names = list(self._term_sums)
+            sums = self.accelerator.reduce(torch.stack([self._term_sums[name] for name in names]), "sum")
+            logs = {**logs, **{f"loss_{n}": s / steps for n, s in zip(names, sums.tolist(), strict=True)}}
+            self._term_sums, self._terms_logged_at = {}, self.state.global_step
+        super().log(logs, *args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            learnt.save(self._heads, output_dir or self.args.output_dir, state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        learnt.load(self._heads, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        learnt.load(self._heads, self.state.best_model_checkpoint)
+
+
+def _said(targets: Targets) -> dict[str, Any]:
+    """The fields of `Signals` that the batch itself says."""
+    return {"mask": targets.mask, "rows": targets.rows, "labels": targets.labels, "labelled": targets.labelled}
