@@ -1,0 +1,1 @@
+"""What is handed over? Plain data in, a model card out: `facts`, `card`."""
