@@ -5,17 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from hf_distill.signals.signals import Signals, Unit
+from hf_distill.signals.signals import Problem, Signals, Unit
 
 Pairs = Sequence[tuple[int, int]]
 """(student layer, teacher layer), counted from 1; 0 is the embedding output."""
-
-Problem = Literal["single_label", "multi_label", "regression"]
-"""What the last axis of the logits means: exclusive classes, independent classes, or numbers."""
 
 
 @dataclass(frozen=True)
@@ -34,32 +31,38 @@ ALL_PROBLEMS: frozenset[Problem] = frozenset({"single_label", "multi_label", "re
 class Objective(ABC):
     """Compares what a student shows with what a teacher shows (or with gold labels).
 
-    An objective is a frozen dataclass of its hyper-parameters around a pure function. It holds no model, no mixture
-    weight, no layer number, no device and no learnt parameter, and reads no signal outside `needs`.
+    An objective is a frozen dataclass of its hyper-parameters around a pure function. It holds no
+    model, no mixture weight, no layer number, no device and no learnt parameter, and reads no
+    signal outside `needs` (and what counts: the masks).
     """
 
     needs: ClassVar[frozenset[str]]
-    """Names of the `Signals` fields it reads, of both sides ("labels": of the student's side only)."""
+    """Names of the `Signals` fields it reads, of both sides; with "labels", the student's."""
     unit: ClassVar[Unit]
     """What one returned value belongs to; the loss is the mean over these."""
     problems: ClassVar[frozenset[Problem]] = ALL_PROBLEMS
     """The kinds of head it can serve. Only objectives that need logits or labels restrict it."""
     equal_width: ClassVar[bool] = False
-    """Whether it compares hidden states coordinate by coordinate: where widths differ it is given the student's
-    projected hidden states."""
+    """Whether it compares hidden states coordinate by coordinate: where widths differ it is given
+    the student's projected hidden states."""
     default_mapping: ClassVar[str] = "uniform"
     """The layer mapping used when none is named. Only layered signals are mapped."""
     compares_batch: ClassVar[bool] = False
-    """Whether a value depends on the other sequences of the batch (then micro-batches are not one big batch)."""
+    """Whether a value depends on the other sequences of the batch (then micro-batches are not one
+    big batch)."""
     citation: ClassVar[str] = ""
     """Source of the method: authors, title, year, identifier."""
 
     @abstractmethod
     def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:
-        """One value per unit, in the shape of `student.counted(self.unit)`, averaged over `pairs` if layered."""
+        """One value per unit, in the shape of `student.counted(self.unit)`, averaged over `pairs`.
 
-    def check(self, student: Shape, teacher: Shape) -> None:
-        """Raise ValueError, with a remedy, where this objective cannot compare models of these shapes."""
+        A value of a unit that does not count has no meaning, but is finite. Objectives that compare
+        no layers ignore `pairs`.
+        """
+
+    def check(self, student: Shape, teacher: Shape) -> None:  # noqa: B027 (most can compare any)
+        """Raise ValueError, with a remedy, where models of these shapes cannot be compared."""
 
     def settings(self) -> dict[str, Any]:
         """The hyper-parameters, as plain values that survive YAML."""

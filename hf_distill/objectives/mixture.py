@@ -26,17 +26,25 @@ class Mixture:
     """The weighted sum of named terms.
 
     Example:
-        >>> mixture = Mixture({"kl": Term(1.0, KLDivergence(2.0)), "hidden": Term(0.5, HiddenMSE(), ((1, 2), (2, 4)))})
+        >>> kl = Term(1.0, KLDivergence(2.0))
+        >>> hidden = Term(0.5, HiddenMSE(), pairs=((1, 2), (2, 4)))
+        >>> mixture = Mixture({"kl": kl, "hidden": hidden})
         >>> loss, terms = mixture(student, teacher)
     """
 
     def __init__(self, terms: Mapping[str, Term]) -> None:
-        """Raises ValueError when there is no term, or a weight is not a finite number of at least 0."""
+        """Raises ValueError when there is no term, or a weight is not a finite number >= 0."""
         if not terms:
-            raise ValueError("objectives must name at least one term, got none. Leave it out for the head's default.")
+            raise ValueError(
+                "objectives must name at least one term, got none. "
+                "Leave it out for the head's default."
+            )
         for name, term in terms.items():
             if not 0 <= term.weight < float("inf"):
-                raise ValueError(f"weight of objective {name!r} must be a finite number >= 0, got {term.weight!r}.")
+                raise ValueError(
+                    f"weight of objective {name!r} must be a finite number >= 0, "
+                    f"got {term.weight!r}. Leave a term out instead of subtracting it."
+                )
         self.terms = dict(terms)
 
     def __call__(
@@ -52,16 +60,19 @@ class Mixture:
             student: What the student shows.
             teacher: What the teacher shows, of the same batch.
             counts: Units of the whole optimizer step, see `masked_mean`; the batch's own without.
-            projected: layer -> [B, T, D of the teacher], the student's hidden states brought to the teacher's width.
+            projected: layer -> [B, T, D of the teacher], the student's hidden states brought to the
+                teacher's width.
         """
         aligned = replace(student, hidden={**student.hidden, **projected}) if projected else student
         terms: dict[str, Tensor] = {}
         for name, term in self.terms.items():
             objective = term.objective
-            values = objective.forward(aligned if objective.equal_width else student, teacher, term.pairs)
-            mask = student.counted(objective.unit)
-            terms[name] = masked_mean(values, mask, None if counts is None else counts[objective.unit])
-        total = torch.stack([self.terms[name].weight * value for name, value in terms.items()]).sum()
+            shown = aligned if objective.equal_width else student
+            values = objective.forward(shown, teacher, term.pairs)
+            count = None if counts is None else counts[objective.unit]
+            terms[name] = masked_mean(values, student.counted(objective.unit), count)
+        weighted = [self.terms[name].weight * value for name, value in terms.items()]
+        total = torch.stack(weighted).sum()
         return total, terms
 
     def demands(self) -> tuple[Demand, Demand]:
@@ -75,7 +86,8 @@ class Mixture:
                 layers.setdefault(signal, set()).update(pair[side] for pair in term.pairs)
         # Gold labels are compared with the student's logits alone.
         logits = any(
-            "logits" in term.objective.needs and not (side == 1 and "labels" in term.objective.needs)
+            "logits" in term.objective.needs
+            and not (side == 1 and "labels" in term.objective.needs)
             for term in self.terms.values()
         )
         return Demand(logits, {signal: frozenset(found) for signal, found in layers.items()})

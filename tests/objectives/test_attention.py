@@ -1,0 +1,109 @@
+"""Attention-map losses against plain loops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hf_distill.objectives import AttentionKL, AttentionMSE, MiniLM
+from hf_distill.objectives.attention import attention_kl, attention_mse
+from hf_distill.objectives.base import Objective, Shape
+from tests.objectives import oracles
+
+B, A, T = 2, 3, 4
+MASKS = {
+    "right": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]).bool(),
+    "left": torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]]).bool(),
+    "holes": torch.tensor([[1, 0, 1, 1], [0, 1, 0, 1]]).bool(),
+}
+every_mask = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
+
+
+def maps(mask: Tensor) -> tuple[Tensor, Tensor]:
+    scores = torch.randn(2, B, A, T, T, dtype=torch.float64)
+    student, teacher = scores.masked_fill(~mask[:, None, None], -torch.inf).softmax(-1)
+    return student, teacher
+
+
+def per_query(compare: Any, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """One real query and head at a time, over the real keys only."""
+    values = torch.zeros(B, T, dtype=torch.float64)
+    for b in range(B):
+        real = mask[b].nonzero().flatten().tolist()
+        for t in real:
+            values[b, t] = oracles.mean(
+                [
+                    compare(
+                        [student[b, a, t, k].item() for k in real],
+                        [teacher[b, a, t, k].item() for k in real],
+                    )
+                    for a in range(A)
+                ]
+            )
+    return values
+
+
+@every_mask
+def test_attention_mse_sums_over_real_keys(mask: Tensor) -> None:
+    """A mean over all keys shrinks with the padding of the batch."""
+    student, teacher = maps(mask)
+    expected = per_query(oracles.squared_distance, student, teacher, mask)
+    garbage = torch.where(mask[:, None, None], student, 0.7)
+    torch.testing.assert_close(attention_mse(garbage, teacher, mask)[mask], expected[mask])
+
+
+@every_mask
+def test_attention_kl_takes_probabilities_as_they_are(mask: Tensor) -> None:
+    """Softmax of probabilities is nearly uniform: the loss collapses a thousandfold."""
+    student, teacher = maps(mask)
+    expected = per_query(lambda s, t: oracles.kl(t, s), student, teacher, mask)
+    garbage = torch.where(mask[:, None, None], student, 0.7)
+    torch.testing.assert_close(attention_kl(garbage, teacher, mask)[mask], expected[mask])
+    assert not torch.allclose(
+        attention_kl(student, teacher, mask)[mask], attention_kl(teacher, student, mask)[mask]
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_attention_kl_is_finite_where_probabilities_vanish(dtype: torch.dtype) -> None:
+    """Half precision rounds small probabilities to 0, whose logarithm is -inf."""
+    scores = torch.tensor([[0.0, -300.0, -9.0, -12.0], [-300.0, 0.0, -9.0, -12.0]])
+    raw = scores.clone().requires_grad_()
+    student = raw.softmax(-1).to(dtype)[None, None]
+    teacher = scores.flip(0).softmax(-1).to(dtype)[None, None]
+    loss = attention_kl(student, teacher, torch.ones(1, 4).bool()).sum()
+    loss.backward()
+    assert loss.isfinite()
+    assert raw.grad is not None
+    assert raw.grad.isfinite().all()
+    assert loss > 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_attention_kl_gives_finite_gradients_to_vanishing_probabilities(dtype: torch.dtype) -> None:
+    """The logarithm's gradient, 1 / p, must fit the type of the maps: 65504 in float16."""
+    student = torch.tensor([[[[1.0, 1e-7], [1e-40, 1.0]]]]).to(dtype).requires_grad_()
+    teacher = torch.tensor([[[[0.0, 1.0], [1.0, 0.0]]]]).to(dtype)
+    attention_kl(student, teacher, torch.ones(1, 2).bool()).sum().backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("objective", [AttentionMSE(), AttentionKL(), MiniLM()])
+def test_different_head_counts_are_refused_before_the_first_step(objective: Objective) -> None:
+    """Heads that are truncated or broadcast compare what does not belong together."""
+    name = type(objective).__name__
+    objective.check(Shape(layers=2, width=8, heads=4), Shape(layers=4, width=16, heads=4))
+    with pytest.raises(ValueError, match=rf"must be the teacher's 12 for {name}, got 6\. Build"):
+        objective.check(Shape(layers=2, width=8, heads=6), Shape(layers=4, width=16, heads=12))
+
+
+@pytest.mark.parametrize("compare", [attention_mse, attention_kl])
+def test_one_head_does_not_broadcast(compare: Any) -> None:
+    """A single head would be compared with each of the teacher's."""
+    student, teacher = maps(MASKS["right"])
+    with pytest.raises(ValueError, match="target must have the student's shape"):
+        compare(student[:, :1], teacher, MASKS["right"])
