@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 HIDDEN, QUERY_KEY, VALUE, FFN, OTHER = "hidden", "query_key", "value", "ffn", None
-"""Names of the axes that extraction cuts: the residual stream; query and key channels; value channels; feed-forward
+"""Names of the axes that extraction cuts: the residual stream; query and key channels; value
+channels; feed-forward
 neurons; an axis that is kept whole."""
 
 Axes = tuple[str | None, ...]
@@ -17,7 +18,8 @@ Axes = tuple[str | None, ...]
 
 @dataclass(frozen=True)
 class Architecture:
-    """One family's map, as dotted paths: `layers`, `embeddings` and `final_norm` below the base model, the others below
+    """One family's map, as dotted paths: `layers`, `embeddings` and `final_norm` below the base
+    model, the others below
     a layer."""
 
     layers: str
@@ -33,11 +35,11 @@ class Architecture:
     shared: bool = False
     """Whether `layers` lists groups that are run several times (ALBERT)."""
     scores: str | None = None
-    """Where attention is not softmax(QK^T / sqrt(d)) alone: the dropout that is given the probabilities."""
+    """Where attention is more than softmax(QK^T / sqrt(d)): the dropout that the probabilities go to."""
     attention_maps: bool = True
     """Whether attention probabilities can be shown."""
     layer_tensors: Mapping[str, Axes] = field(default_factory=dict)
-    """Tensor name below a layer -> the axes of its dimensions. Empty: extraction does not know this family."""
+    """Tensor name below a layer -> its axes. Empty: extraction does not know this family."""
 
 
 _H, _QK, _V, _F = HIDDEN, QUERY_KEY, VALUE, FFN
@@ -93,7 +95,7 @@ OUTER_TENSORS: dict[str, Axes] = {
     "lm_head.decoder.weight": (OTHER, _H),
     "lm_head.decoder.bias": (OTHER,),
 }
-"""Tensors outside the layers, embeddings and pooler below the base model's prefix, heads beside it."""
+"""Tensors outside the layers: embeddings and pooler below the base model's prefix, heads beside it."""
 
 _BERT = Architecture(layers="encoder.layer", layer_tensors=_BERT_LAYER)
 
@@ -101,9 +103,14 @@ ARCHITECTURES: dict[str, Architecture] = {
     "bert": _BERT,
     "roberta": _BERT,
     "xlm-roberta": _BERT,
-    "electra": Architecture(layers="encoder.layer", embeddings=("embeddings", "embeddings_project")),
+    "electra": Architecture(
+        layers="encoder.layer", embeddings=("embeddings", "embeddings_project")
+    ),
     "distilbert": Architecture(
-        layers="transformer.layer", query="attention.q_lin", key="attention.k_lin", value="attention.v_lin"
+        layers="transformer.layer",
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
     ),
     "albert": Architecture(
         layers="encoder.albert_layer_groups",
@@ -143,22 +150,24 @@ def architecture(config: Any) -> Architecture:
     found = ARCHITECTURES.get(config.model_type)
     if found is None:
         known = ", ".join(ARCHITECTURES)
-        raise ValueError(f"model must be of a known family ({known}), got model_type {config.model_type!r}.")
+        raise ValueError(
+            f"model must be of a known family ({known}), got model_type {config.model_type!r}."
+        )
     return found
 
 
-def plain_model(model: nn.Module) -> nn.Module:
+def plain_model(model: nn.Module) -> Any:
     """The transformers model below PEFT adapters; any other model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def base_model(model: nn.Module) -> nn.Module:
+def base_model(model: nn.Module) -> Any:
     """The encoder below a head and below PEFT adapters; a headless model itself."""
     return plain_model(model).base_model
 
 
 def layers(model: nn.Module) -> list[nn.Module]:
-    """The layer modules in order of execution; a module that is run several times is listed as often."""
+    """The layer modules in order of execution; a module that runs several times is listed as often."""
     base = base_model(model)
     family = architecture(base.config)
     found = list(base.get_submodule(family.layers))
@@ -166,7 +175,9 @@ def layers(model: nn.Module) -> list[nn.Module]:
         return found
     depth: int = base.config.num_hidden_layers
     if base.config.inner_group_num != 1:
-        raise ValueError(f"inner_group_num of an ALBERT must be 1, got {base.config.inner_group_num}.")
+        raise ValueError(
+            f"inner_group_num of an ALBERT must be 1, got {base.config.inner_group_num}."
+        )
     return [found[index * len(found) // depth] for index in range(depth)]
 
 

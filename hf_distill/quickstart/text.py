@@ -1,4 +1,4 @@
-"""Real English prose that every Python brings along: docstrings of the standard library, and the pydoc topics."""
+"""Real English prose that every Python brings along: its docstrings and the pydoc topics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ _WORDS = range(6, 61)
 
 def python_sentences() -> list[str]:
     """Sentences of this Python's own documentation, in a fixed order, without duplicates."""
-    texts = [*_topics(), *_docstrings(Path(sysconfig.get_paths()["stdlib"])), *_builtin_docstrings()]
+    texts = [
+        *_topics(),
+        *_docstrings(Path(sysconfig.get_paths()["stdlib"])),
+        *_builtin_docstrings(),
+    ]
     return list(dict.fromkeys(sentence for text in texts for sentence in sentences(text)))
 
 
@@ -44,7 +48,9 @@ def held_out(found: Iterable[str], count: int, seed: int) -> tuple[list[str], li
     """
     shuffled = list(found)
     if len(shuffled) < 2 * count:
-        raise ValueError(f"text must hold at least {2 * count} sentences, got {len(shuffled)}. Give more text.")
+        raise ValueError(
+            f"text must hold at least {2 * count} sentences, got {len(shuffled)}. Give more text."
+        )
     random.Random(seed).shuffle(shuffled)
     return shuffled[count:], shuffled[:count]
 
@@ -81,7 +87,11 @@ def _builtin_docstrings() -> Iterator[str]:
     """Docstrings of built-in types and of the modules compiled into the interpreter."""
     for owner in map(importlib.import_module, sorted(sys.builtin_module_names)):
         for _, thing in sorted(vars(owner).items()):
-            members = [member for _, member in sorted(vars(thing).items())] if isinstance(thing, type) else []
+            members = (
+                [member for _, member in sorted(vars(thing).items())]
+                if isinstance(thing, type)
+                else []
+            )
             for documented in [thing, *members]:
                 text = getattr(documented, "__doc__", None)
                 if isinstance(text, str):

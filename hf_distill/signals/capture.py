@@ -1,8 +1,8 @@
 """Capture: forward hooks that record the demanded layers of one model, and nothing else.
 
-Queries, keys and values are read from their projections and attention probabilities are computed from them, so that
-SDPA and flash attention stay on; where a family adds relative positions to its scores, the probabilities are read
-before their dropout.
+Queries, keys and values are read from their projections and attention probabilities are computed
+from them, so that SDPA and flash attention stay on; where a family adds relative positions to its
+scores, the probabilities are read before their dropout.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from hf_distill.architectures import Architecture, architecture, base_model, emb
 from hf_distill.signals.signals import Demand, Signals
 
 Features = dict[str, Tensor]
-"""Recorded tensors by flat key, `hidden.3`: plain data that DDP and compiled graphs carry out of a forward pass."""
+"""Recorded tensors by flat key, `hidden.3`: plain data that DDP and compiled graphs carry along."""
 
 
 class Recorder:
     """Records what a demand asks for while armed: one forward pass at a time.
 
-    The hooks are persistent (hooks added later are ignored by compiled graphs) and silent unless armed, so that the
-    model behaves plainly elsewhere and recomputation under gradient checkpointing records nothing twice.
+    The hooks are persistent (hooks added later are ignored by compiled graphs) and silent unless
+    armed, so that the model behaves plainly elsewhere and recomputation under gradient
+    checkpointing records nothing twice.
     """
 
     def __init__(self, model: nn.Module, demand: Demand) -> None:
@@ -37,7 +38,8 @@ class Recorder:
         family = architecture(base.config)
         if demand.of("attention") and not family.attention_maps:
             raise ValueError(
-                f"model must show attention maps for this objective, got {base.config.model_type!r}, which cannot. "
+                "model must show attention maps for this objective, got "
+                f"{base.config.model_type!r}, which cannot. "
                 "Compare relations (MiniLMv2) or hidden states instead."
             )
         stack = layers(model)
@@ -51,7 +53,9 @@ class Recorder:
         for name, wanted in _projections_wanted(demand, family).items():
             for layer in sorted(wanted):
                 module = stack[layer - 1].get_submodule(getattr(family, name))
-                self._record(f"{name}.{layer}", module, _call(stack, layer), before=name == "scores")
+                self._record(
+                    f"{name}.{layer}", module, _call(stack, layer), before=name == "scores"
+                )
 
     def arm(self) -> None:
         """Record the next forward pass."""
@@ -66,8 +70,8 @@ class Recorder:
         return kept
 
     def _record(self, key: str, module: nn.Module, call: int = 0, before: bool = False) -> None:
-        # Other calls are ignored: ALBERT runs one module for many layers, and DeBERTa projects its relative positions
-        # by the modules that project queries and keys.
+        # Other calls are ignored: ALBERT runs one module for many layers, and DeBERTa projects its
+        # relative positions # by the modules that project queries and keys.
         def keep(shown: Any) -> None:
             if self.armed:
                 if self._calls[key] == call:
@@ -86,7 +90,7 @@ def _call(stack: list[nn.Module], layer: int) -> int:
 
 
 def _projections_wanted(demand: Demand, family: Architecture) -> dict[str, frozenset[int]]:
-    """Field of the architecture that names a module inside a layer -> the layers to record it in."""
+    """Field of the architecture that names a module in a layer -> the layers to record it in."""
     query, key, value, maps = (demand.of(name) for name in ("query", "key", "value", "attention"))
     if family.fused is not None:
         return {"fused": query | key | value}
@@ -133,7 +137,7 @@ def attention_probabilities(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
 def _projections(
     features: Mapping[str, Tensor], family: Architecture, heads: int
 ) -> Callable[[str, int], Tensor]:
-    """A function (signal, layer) -> [B, A, T, d] out of flat projections [B, T, D] or fused ones [B, T, 3 D]."""
+    """A function (signal, layer) -> [B, A, T, d], out of projections [B, T, D] or [B, T, 3 D]."""
 
     def part(signal: str, layer: int) -> Tensor:
         if family.fused is None:

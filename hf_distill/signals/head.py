@@ -51,9 +51,15 @@ class Head(ABC):
         """What the inputs (labels among them, where there are any) say."""
         ids = inputs.get("input_ids", inputs.get("inputs_embeds"))
         if ids is None:
-            raise ValueError(f"inputs must hold input_ids, got {sorted(inputs)}. Tokenize the dataset first.")
+            raise ValueError(
+                f"inputs must hold input_ids, got {sorted(inputs)}. Tokenize the dataset first."
+            )
         mask = inputs.get("attention_mask")
-        real = torch.ones(ids.shape[:2], dtype=torch.bool, device=ids.device) if mask is None else mask.bool()
+        real = (
+            torch.ones(ids.shape[:2], dtype=torch.bool, device=ids.device)
+            if mask is None
+            else mask.bool()
+        )
         return self._targets(real, inputs)
 
     @abstractmethod
@@ -108,7 +114,7 @@ class TokenClassification(Head):
 
 
 class MaskedLM(TokenClassification):
-    """One row per predicted token; the others are dropped, since each row is as wide as the vocabulary."""
+    """One row per predicted token; a row is as wide as the vocabulary, so the others are dropped."""
 
     suffix = "ForMaskedLM"
 
@@ -140,6 +146,7 @@ class QuestionAnswering(Head):
             return Targets(mask, rows)
         labels = torch.stack([inputs[name].view(-1) for name in self.label_names], dim=1)
         inside = (labels >= 0) & (labels < mask.shape[1])
+        inside &= mask.gather(1, labels.where(inside, 0))
         return Targets(mask, rows, labels.masked_fill(~inside, IGNORED), inside)
 
     def logits(self, outputs: Mapping[str, Any], targets: Targets) -> Tensor | None:

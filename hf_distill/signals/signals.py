@@ -1,4 +1,4 @@
-"""Signals: what one forward pass of a student or a teacher shows. All shapes are documented here, once."""
+"""Signals: what one forward pass of a model shows. All shapes are documented here, once."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 Unit = Literal["sequence", "token", "row", "label"]
-"""What a loss is counted in. `sequence`: an example; `token`: a token that is not padding; `row`: one distribution of
+"""What a loss is counted in. `sequence`: an example; `token`: a token that is not padding; `row`:
+one distribution of
 the head's logits that counts; `label`: a row that has a gold label."""
 
 Problem = Literal["single_label", "multi_label", "regression"]
 """What the last axis of the logits means: exclusive classes, independent classes, or numbers."""
 
 PADDING_LOGIT = -1e4
-"""Fills span logits on padding, on both sides alike: probability 0, difference 0, finite in half precision."""
+"""Fills span logits on padding, on both sides: probability 0, difference 0, finite in float16."""
 
 LAYERED = ("hidden", "attention", "query", "key", "value")
 """Signals that exist once per layer."""
@@ -27,7 +28,8 @@ LAYERED = ("hidden", "attention", "query", "key", "value")
 class Demand:
     """Which signals a model must show: the union of what the objectives need of it.
 
-    `layers` maps each name of `LAYERED` to the layers wanted, counted from 1; 0 is the embedding output (`hidden` only).
+    `layers` maps each name of `LAYERED` to the layers wanted, counted from 1; 0 is the embedding
+    output (`hidden` only).
     """
 
     logits: bool = False
@@ -42,10 +44,11 @@ class Demand:
 class Signals:
     """The signals of one forward pass over B sequences of T tokens.
 
-    A signal that nobody demanded is absent: `None`, or a missing key. D is the model's width, A its number of attention
-    heads, d = D / A, C the size of the head's last axis. R stands for the shape of the head's rows: [B] for sequence
-    classification and regression, [B, T] for token classification, [N] for masked LM (only the N rows that count are
-    kept), [B, 2] for spans (start and end; C is then T, and padding is filled with a large negative number).
+    A signal that nobody demanded is absent: `None`, or a missing key. D is the model's width, A its
+    number of attention heads, d = D / A, C the size of the head's last axis. R stands for the shape
+    of the head's rows: [B] for sequence classification and regression, [B, T] for token
+    classification, [N] for masked LM (only the N rows that count are kept), [B, 2] for spans (start
+    and end; C is then T, and padding is filled with a large negative number).
     """
 
     mask: Tensor
@@ -61,7 +64,7 @@ class Signals:
     hidden: Mapping[int, Tensor] = field(default_factory=dict)
     """layer -> [B, T, D], the layer's output; 0 is the embedding output."""
     attention: Mapping[int, Tensor] = field(default_factory=dict)
-    """layer -> [B, A, T, T], probabilities over keys (last axis; 0 on padding), before attention dropout."""
+    """layer -> [B, A, T, T], probabilities over keys (last axis; 0 on padding), before dropout."""
     query: Mapping[int, Tensor] = field(default_factory=dict)
     """layer -> [B, A, T, d], the projection's output (before rotary positions)."""
     key: Mapping[int, Tensor] = field(default_factory=dict)
@@ -77,5 +80,8 @@ class Signals:
             return self.mask
         found = self.rows if unit == "row" else self.labelled
         if found is None:
-            raise ValueError(f"signals must hold {unit}s to be counted by {unit}, got none. Demand logits or labels.")
+            raise ValueError(
+                f"signals must hold {unit}s to be counted by {unit}, got none. Demand logits or "
+                "labels."
+            )
         return found

@@ -35,7 +35,8 @@ class LiveTeacher:
             model: The teacher.
             demand: What the objectives need of it.
             head: The student's head: it says which rows of logits are compared.
-            classes: For each class of the student, the teacher's index of it; None where the order is the same.
+            classes: For each class of the student, the teacher's index of it; None where the order
+            is the same.
             prepare: Places and compiles the model, such as `Accelerator.prepare_model`.
         """
         plain = plain_model(model)
@@ -56,9 +57,18 @@ class LiveTeacher:
             targets: Which rows count.
         """
         self._recorder.arm()
-        outputs = self._model.eval()(**{name: inputs[name] for name in self.columns if name in inputs})
+        outputs = self._model.eval()(
+            **{name: inputs[name] for name in self.columns if name in inputs}
+        )
         features = self._recorder.take()
         logits = self._head.logits(outputs, targets) if self._demand.logits else None
         if logits is not None and self._classes is not None:
             logits = logits.index_select(-1, self._classes.to(logits.device))
-        return signals(features, self._demand, self._config, logits=logits, mask=targets.mask, rows=targets.rows)
+        return signals(
+            features,
+            self._demand,
+            self._config,
+            logits=logits,
+            mask=targets.mask,
+            rows=targets.rows,
+        )

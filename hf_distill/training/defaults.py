@@ -71,7 +71,8 @@ def build_mixture(
 
     Args:
         objectives: name -> (weight, objective).
-        layer_mapping: For all terms, or by the term's name; each objective's own default where nothing is said.
+        layer_mapping: For all terms, or by the term's name; each objective's own default where
+        nothing is said.
         student: The student's shape.
         teacher: The teacher's shape.
 
@@ -81,7 +82,8 @@ def build_mixture(
     by_name = isinstance(layer_mapping, Mapping)
     if by_name and (unknown := set(layer_mapping) - set(objectives)):
         raise ValueError(
-            f"layer_mapping must name terms of objectives {sorted(objectives)}, got {sorted(unknown)}. "
+            f"layer_mapping must name terms of objectives {sorted(objectives)}, got "
+            f"{sorted(unknown)}. "
             "Correct the name."
         )
     terms = {}

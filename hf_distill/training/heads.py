@@ -1,8 +1,8 @@
 """What is learnt beside the student: projections of its hidden states to the teacher's width.
 
-They are a submodule of the student, called inside its forward pass: the one way that holds under DDP, torch.compile
-and ZeRO. So the Trainer optimises, clips and resumes them; they are left out of what `save_pretrained` writes and kept
-in a file of their own.
+They are a submodule of the student, called inside its forward pass: the one way that holds under
+DDP, torch.compile and ZeRO. So the Trainer optimises, clips and resumes them; they are left out of
+what `save_pretrained` writes and kept in a file of their own.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ FEATURES = "features"
 
 
 class DistillationHeads(nn.Module):
-    """One linear projection per student layer whose hidden state is compared at the teacher's width."""
+    """One linear projection per student layer that is compared at the teacher's width."""
 
-    def __init__(self, layers: frozenset[int], student_width: int, teacher_width: int, seed: int) -> None:
+    def __init__(
+        self, layers: frozenset[int], student_width: int, teacher_width: int, seed: int
+    ) -> None:
         """Initialise without touching the global random state."""
         super().__init__()
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -41,7 +43,9 @@ class DistillationHeads(nn.Module):
     def forward(self, features: Features) -> Features:
         """The features, with `projected.<layer>` [B, T, teacher's width] added."""
         added = {
-            f"projected.{layer}": projection(features[f"hidden.{layer}"].to(projection.weight.dtype))
+            f"projected.{layer}": projection(
+                features[f"hidden.{layer}"].to(projection.weight.dtype)
+            )
             for layer, projection in self.projections.items()
         }
         return {**features, **added}
@@ -58,13 +62,15 @@ def projected_layers(mixture: Mixture) -> frozenset[int]:
 
 
 def attach(student: nn.Module, heads: DistillationHeads, recorder: Recorder, logits: bool) -> None:
-    """Make the student carry its heads, and show recorded features in its outputs while the recorder is armed.
+    """Make the student carry its heads, and show recorded features in its outputs while the
+    recorder is armed.
 
     Args:
         student: The model to train.
         heads: Becomes a submodule, whose weights `save_pretrained` ignores.
         recorder: The student's.
-        logits: Whether the loss reads the student's own outputs. They are detached where it does not: DDP would wait
+        logits: Whether the loss reads the student's own outputs. They are detached where it does
+        not: DDP would wait
             for gradients that never come.
     """
 
@@ -85,7 +91,7 @@ def attach(student: nn.Module, heads: DistillationHeads, recorder: Recorder, log
 
 
 def save(heads: DistillationHeads, folder: str, state: Mapping[str, Tensor] | None) -> None:
-    """Write the heads' weights beside a checkpoint, from the student's gathered `state` where it is given."""
+    """Write the heads' weights beside a checkpoint, from the student's gathered `state` if given."""
     prefix = f"{NAME}."
     weights = (
         heads.state_dict()
@@ -108,7 +114,8 @@ def load(heads: DistillationHeads, folder: str) -> None:
     path = Path(folder) / FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"checkpoint must hold {FILE}, got {folder!r} without it. Resume from a checkpoint that "
+            f"checkpoint must hold {FILE}, got {folder!r} without it. Resume from a checkpoint "
+            "that "
             "DistillationTrainer wrote."
         )
     heads.load_state_dict(load_file(path))

@@ -29,7 +29,8 @@ def load_teacher(path: str | os.PathLike[str], head: Head) -> nn.Module:
     untrained = [] if isinstance(head, Headless) else sorted(report["missing_keys"])
     if untrained:
         raise ValueError(
-            f"teacher must be fine-tuned with a head {head.suffix}, got {str(path)!r}, whose {', '.join(untrained)} "
+            f"teacher must be fine-tuned with a head {head.suffix}, got {str(path)!r}, whose "
+            f"{', '.join(untrained)} "
             "would be random. Fine-tune it on the task first."
         )
     return model
@@ -41,40 +42,51 @@ def shape_of(model: nn.Module) -> Shape:
     return Shape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
 
 
-def check_pair(student: nn.Module, teacher: nn.Module, mixture: Mixture, tokenizer: Any = None) -> None:
+def check_pair(
+    student: nn.Module, teacher: nn.Module, mixture: Mixture, tokenizer: Any = None
+) -> None:
     """Check that the mixture can compare this student with this teacher.
 
     Raises:
-        ValueError: One model twice, different vocabularies, a head that an objective cannot serve, or shapes that it
+        ValueError: One model twice, different vocabularies, a head that an objective cannot serve,
+        or shapes that it
             cannot compare.
     """
     if plain_model(teacher) is plain_model(student):
-        raise ValueError("teacher must be another model than the student, got the same object. Load it again.")
+        raise ValueError(
+            "teacher must be another model than the student, got the same object. Load it again."
+        )
     _check_vocabulary(student, teacher, tokenizer)
     head, taught = head_of(student), head_of(teacher)
     for name, term in mixture.terms.items():
         objective = term.objective
         if objective.needs & {"logits", "labels"} and head.problem not in objective.problems:
             raise ValueError(
-                f"objective {name!r} must serve a head of kind {head.problem}, got {type(objective).__name__}, which "
-                f"serves {', '.join(sorted(objective.problems))}. Choose another objective for this head."
+                f"objective {name!r} must serve a head of kind {head.problem}, got "
+                f"{type(objective).__name__}, which "
+                f"serves {', '.join(sorted(objective.problems))}. Choose another objective for "
+                "this head."
             )
         if objective.needs & {"logits", "labels"} and isinstance(head, Headless):
             raise ValueError(
-                f"objective {name!r} must be given logits, got a student without a head. Compare hidden states or "
+                f"objective {name!r} must be given logits, got a student without a head. Compare "
+                "hidden states or "
                 "relations, or give the student a head."
             )
         objective.check(shape_of(student), shape_of(teacher))
     if mixture.demands()[1].logits and head.suffix != taught.suffix:
         raise ValueError(
-            f"teacher must have the student's kind of head ({type(plain_model(student)).__name__}) for objectives on "
-            f"logits, got {type(plain_model(teacher)).__name__}. Take a teacher of the same task, or compare hidden "
+            "teacher must have the student's kind of head "
+            f"({type(plain_model(student)).__name__}) for objectives on "
+            f"logits, got {type(plain_model(teacher)).__name__}. Take a teacher of the same task, "
+            "or compare hidden "
             "states or relations only."
         )
 
 
 def match_classes(student: nn.Module, teacher: nn.Module) -> list[int] | None:
-    """For each class of the student, the teacher's index of the class of that name; None where the order is the same.
+    """For each class of the student, the teacher's index of the class of that name; None where the
+    order is the same.
 
     Raises:
         ValueError: The names differ.
@@ -87,7 +99,8 @@ def match_classes(student: nn.Module, teacher: nn.Module) -> list[int] | None:
         return None
     if sorted(ours) != sorted(theirs):
         raise ValueError(
-            f"labels of student and teacher must have the same names, got student {ours} and teacher {theirs}. "
+            f"labels of student and teacher must have the same names, got student {ours} and "
+            f"teacher {theirs}. "
             "Build the student with the teacher's id2label and label2id."
         )
     return [theirs.index(name) for name in ours]
@@ -100,13 +113,19 @@ def _class_names(model: nn.Module) -> list[str]:
 
 def _check_vocabulary(student: nn.Module, teacher: nn.Module, tokenizer: Any) -> None:
     ours, theirs = (base_model(model).config.vocab_size for model in (student, teacher))
-    remedy = "Student and teacher must share a tokenizer; take a teacher of the student's vocabulary."
+    remedy = (
+        "Student and teacher must share a tokenizer; take a teacher of the student's vocabulary."
+    )
     known = _vocabulary_of(teacher) if tokenizer is not None else None
     if known is not None:
         if known != tokenizer.get_vocab():
-            raise ValueError(f"teacher's vocabulary must be that of processing_class, got another one. {remedy}")
+            raise ValueError(
+                f"teacher's vocabulary must be that of processing_class, got another one. {remedy}"
+            )
     if ours != theirs and (known is None or isinstance(head_of(student), MaskedLM)):
-        raise ValueError(f"teacher's vocabulary must be of the student's size {ours}, got {theirs}. {remedy}")
+        raise ValueError(
+            f"teacher's vocabulary must be of the student's size {ours}, got {theirs}. {remedy}"
+        )
 
 
 def _vocabulary_of(model: nn.Module) -> dict[str, int] | None:
@@ -115,4 +134,3 @@ def _vocabulary_of(model: nn.Module) -> dict[str, int] | None:
     if not os.path.isfile(os.path.join(folder, "tokenizer_config.json")):
         return None
     return transformers.AutoTokenizer.from_pretrained(folder).get_vocab()
-

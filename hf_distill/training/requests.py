@@ -11,7 +11,7 @@ from hf_distill.signals.head import Head
 
 
 class HubToken(str):
-    """A token that is pickled as None: the Trainer writes its arguments into every checkpoint, and uploads them."""
+    """A token that is pickled as None: the Trainer writes and uploads its arguments with checkpoints."""
 
     __slots__ = ()
 
@@ -24,7 +24,9 @@ class HubToken(str):
         return self
 
 
-def check_request(model: Any, teacher: Any, given: Mapping[str, Any], *, own_objectives: bool) -> None:
+def check_request(
+    model: Any, teacher: Any, given: Mapping[str, Any], *, own_objectives: bool
+) -> None:
     """Refuse what the trainer cannot do.
 
     Args:
@@ -38,23 +40,31 @@ def check_request(model: Any, teacher: Any, given: Mapping[str, Any], *, own_obj
     """
     if not isinstance(model, PreTrainedModel):
         raise ValueError(
-            f"model must be a transformers model (the student), got {type(model).__name__}. A PEFT student's adapters "
+            f"model must be a transformers model (the student), got {type(model).__name__}. A "
+            "PEFT student's adapters "
             "can be merged with merge_and_unload(); model_init is not supported."
         )
     if teacher is None:
-        raise ValueError("teacher must be a model or a path, got None. Use transformers.Trainer to train without one.")
+        raise ValueError(
+            "teacher must be a model or a path, got None. Use transformers.Trainer to train alone."
+        )
     for name in ("model_init", "compute_loss_func"):
         if given.get(name) is not None:
-            raise ValueError(f"{name} must be left out, got {given[name]!r}. The loss is the mixture of objectives.")
+            raise ValueError(
+                f"{name} must be left out, got {given[name]!r}. The loss is the mixture of "
+                "objectives."
+            )
     arguments: TrainingArguments = given["args"]
     if own_objectives and arguments.label_smoothing_factor:
         raise ValueError(
-            f"label_smoothing_factor must be 0 beside objectives, got {arguments.label_smoothing_factor}. "
+            "label_smoothing_factor must be 0 beside objectives, got "
+            f"{arguments.label_smoothing_factor}. "
             "Set label_smoothing on the CrossEntropy objective."
         )
     if (arguments.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
         raise ValueError(
-            "gradient_checkpointing_kwargs must not ask for use_reentrant=True, got it: recorded layers would have "
+            "gradient_checkpointing_kwargs must not ask for use_reentrant=True, got it: recorded "
+            "layers would have "
             "no gradient. Use use_reentrant=False."
         )
 
@@ -63,14 +73,19 @@ def check_devices(arguments: TrainingArguments) -> None:
     """Raise ValueError where the Trainer would use nn.DataParallel."""
     if arguments.n_gpu > 1:
         raise ValueError(
-            f"one process must use one device, got {arguments.n_gpu} GPUs in one process (nn.DataParallel). Start with "
+            f"one process must use one device, got {arguments.n_gpu} GPUs in one process "
+            "(nn.DataParallel). Start with "
             "`accelerate launch`, or set CUDA_VISIBLE_DEVICES to one GPU."
         )
 
 
 def has_labels(dataset: Any, head: Head) -> bool:
     """Whether training examples carry gold labels; what cannot be looked into is taken to."""
-    names = {name for label in head.label_names for name in (label, label.removesuffix("s"), f"{label}_ids")}
+    names = {
+        name
+        for label in head.label_names
+        for name in (label, label.removesuffix("s"), f"{label}_ids")
+    }
     columns = getattr(dataset, "column_names", None)
     if columns is None and hasattr(dataset, "__getitem__") and len(dataset):
         example = dataset[0]
@@ -82,4 +97,3 @@ def redact(arguments: TrainingArguments) -> None:
     """Keep the Hub token out of every file that the arguments are written to."""
     if arguments.hub_token is not None:
         arguments.hub_token = HubToken(arguments.hub_token)
-

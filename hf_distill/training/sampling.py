@@ -13,7 +13,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_group
 class EpochLengthGroupedSampler(LengthGroupedSampler):
     """The same batches as the Trainer's, in an order that is a function of (seed, epoch) alone.
 
-    The Trainer's own sampler draws from the global random state, so that a resumed run sees other batches.
+    The Trainer's own sampler draws from the global random state, so that a resumed run sees other
+    batches.
     """
 
     def __init__(self, sampler: LengthGroupedSampler, seed: int) -> None:
@@ -28,7 +29,7 @@ class EpochLengthGroupedSampler(LengthGroupedSampler):
 
 
 class SetEpoch(TrainerCallback):
-    """Tells the sampler its epoch: accelerate's own call does not reach it through a resumed loader."""
+    """Tells the sampler its epoch: accelerate's call does not reach it through a resumed loader."""
 
     def __init__(self, sampler: EpochLengthGroupedSampler) -> None:
         """Keep the sampler."""

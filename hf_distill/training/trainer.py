@@ -35,17 +35,19 @@ from hf_distill.training.sampling import EpochLengthGroupedSampler, SetEpoch
 class DistillationTrainer(Trainer):
     """A Trainer whose student also learns from a teacher.
 
-    Everything of the Trainer stays: arguments, callbacks, datasets, `accelerate launch`, checkpoints, push_to_hub. What
-    is trained is the student; what is saved is an ordinary checkpoint. Losses are divided by the number of sequences,
-    tokens or labels of the whole optimizer step, so that accumulation and several processes give the gradient of one
-    big batch. Evaluation gives the task loss and the student's plain outputs, and does not run the teacher.
+    Everything of the Trainer stays: arguments, callbacks, datasets, `accelerate launch`,
+    checkpoints, push_to_hub. What is trained is the student; what is saved is an ordinary
+    checkpoint. Losses are divided by the number of sequences, tokens or labels of the whole
+    optimizer step, so that accumulation and several processes give the gradient of one big batch.
+    Evaluation gives the task loss and the student's plain outputs, and does not run the teacher.
 
     Example:
-        >>> trainer = DistillationTrainer(model=student, teacher=teacher, args=args, train_dataset=dataset)
-        >>> trainer.train()
+        >>> trainer = DistillationTrainer(model=student, teacher=teacher, args=args,
+        train_dataset=dataset) >>> trainer.train()
     """
 
-    # The losses are normalised here; the Trainer must not divide them by accumulation steps (transformers >= 5.19).
+    # The losses are normalised here; the Trainer must not divide them by accumulation steps
+    # (transformers >= 5.19).
     loss_is_scaled_for_ga = True
 
     def __init__(
@@ -64,10 +66,12 @@ class DistillationTrainer(Trainer):
             model: The student. It is given the learnt projections as a submodule.
             args: Plain `TrainingArguments`.
             *positional: The Trainer's other arguments, in its order.
-            teacher: A transformers or PEFT model, or a path or Hub id of one with the student's kind of head. It is
+            teacher: A transformers or PEFT model, or a path or Hub id of one with the student's
+            kind of head. It is
                 frozen.
             objectives: Name -> (weight, objective); without, a mixture that suits the head.
-            layer_mapping: "uniform", "last", "first", "top" or (student layer, teacher layer) pairs, for all terms or
+            layer_mapping: "uniform", "last", "first", "top" or (student layer, teacher layer)
+            pairs, for all terms or
                 by the term's name; without, each objective's own default.
             **kwargs: The Trainer's other arguments.
 
@@ -75,7 +79,11 @@ class DistillationTrainer(Trainer):
             ValueError: Something cannot work: said before the first step, with a remedy.
         """
         args = TrainingArguments("trainer_output") if args is None else args
-        given = inspect.signature(Trainer.__init__).bind_partial(self, model, args, *positional, **kwargs).arguments
+        given = (
+            inspect.signature(Trainer.__init__)
+            .bind_partial(self, model, args, *positional, **kwargs)
+            .arguments
+        )
         check_request(model, teacher, given, own_objectives=objectives is not None)
         check_devices(args)
         self.head: Head = head_of(model)
@@ -94,7 +102,8 @@ class DistillationTrainer(Trainer):
         redact(args)
         super().__init__(model, args, *positional, **kwargs)
         if Version(transformers.__version__) < Version("5.19"):
-            # What `loss_is_scaled_for_ga` says later on; never called, since compute_loss is our own.
+            # What `loss_is_scaled_for_ga` says later on; never called, since compute_loss is our
+            # own.
             self.model_accepts_loss_kwargs = False
             self.compute_loss_func = lambda *_: None
         demand = self.mixture.demands()[1]
@@ -104,8 +113,10 @@ class DistillationTrainer(Trainer):
         self._term_sums: dict[str, Tensor] = {}
         self._terms_logged_at = 0
 
-    def _prepare_student(self, model: nn.Module, teacher_width: int, args: TrainingArguments) -> None:
-        """Attach heads and recorder: before the Trainer moves the model, and before it is compiled."""
+    def _prepare_student(
+        self, model: nn.Module, teacher_width: int, args: TrainingArguments
+    ) -> None:
+        """Attach heads and recorder, before the Trainer moves and compiles the model."""
         self._student_columns = list(inspect.signature(model.forward).parameters)
         self._demand = self.mixture.demands()[0]
         width = shape_of(model).width
@@ -118,9 +129,11 @@ class DistillationTrainer(Trainer):
             args.ddp_find_unused_parameters = True
 
     def _place(self, teacher: nn.Module) -> nn.Module:
-        """Prepare the teacher as the student is, without letting accelerate count it among the trained models."""
+        """Prepare the teacher as the student is, not counted among accelerate's trained models."""
         counted = len(self.accelerator._models)
-        prepared = self.accelerator.prepare_model(teacher, device_placement=True, evaluation_mode=True)
+        prepared = self.accelerator.prepare_model(
+            teacher, device_placement=True, evaluation_mode=True
+        )
         del self.accelerator._models[counted:]
         return prepared
 
@@ -129,10 +142,14 @@ class DistillationTrainer(Trainer):
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
             super()._set_signature_columns_if_needed()
-            self._signature_columns += [c for c in self.teacher.columns if c not in self._signature_columns]
+            self._signature_columns += [
+                c for c in self.teacher.columns if c not in self._signature_columns
+            ]
 
-    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
-        """The micro-batches of one optimizer step; their units are counted over all of them and all processes."""
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> Any:
+        """The micro-batches of one optimizer step; their units are counted over all processes."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         counted = [self.head.targets(batch).counts() for batch in batches]
         if counted:
@@ -144,7 +161,11 @@ class DistillationTrainer(Trainer):
 
     def _student_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         labels = self.head.label_names
-        return {name: value for name, value in inputs.items() if name in self._student_columns and name not in labels}
+        return {
+            name: value
+            for name, value in inputs.items()
+            if name in self._student_columns and name not in labels
+        }
 
     # The loss
 
@@ -155,7 +176,7 @@ class DistillationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The mixture in training; the task loss in evaluation. `num_items_in_batch` is not used: see the class."""
+        """The mixture in training, the task loss in evaluation; the units are our own counts."""
         targets = self.head.targets(inputs)
         if not model.training:
             outputs = model(**self._student_inputs(inputs))
@@ -169,8 +190,16 @@ class DistillationTrainer(Trainer):
         outputs = model(**self._student_inputs(inputs))
         features = outputs.pop(learnt.FEATURES)
         logits = self.head.logits(outputs, targets) if self._demand.logits else None
-        student = signals(features, self._demand, self.accelerator.unwrap_model(model).config, logits=logits, **_said(targets))
-        projected = {int(k.split(".")[1]): v for k, v in features.items() if k.startswith("projected.")}
+        student = signals(
+            features,
+            self._demand,
+            self.accelerator.unwrap_model(model).config,
+            logits=logits,
+            **_said(targets),
+        )
+        projected = {
+            int(k.split(".")[1]): v for k, v in features.items() if k.startswith("projected.")
+        }
         loss, terms = self.mixture(student, taught, self._counts, projected)
         for name, value in terms.items():
             self._term_sums[name] = self._term_sums.get(name, 0) + value.detach()
@@ -178,10 +207,14 @@ class DistillationTrainer(Trainer):
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
-    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
         """The Trainer's, without the columns that only the teacher reads."""
         kept = {*self._student_columns, *self.label_names}
-        return super().prediction_step(model, {k: v for k, v in inputs.items() if k in kept}, *args, **kwargs)
+        return super().prediction_step(
+            model, {k: v for k, v in inputs.items() if k in kept}, *args, **kwargs
+        )
 
     # Sampling, logs, checkpoints
 
@@ -199,17 +232,26 @@ class DistillationTrainer(Trainer):
         steps = self.state.global_step - self._terms_logged_at
         if "loss" in logs and self._term_sums and steps:
             names = list(self._term_sums)
-            sums = self.accelerator.reduce(torch.stack([self._term_sums[name] for name in names]), "sum")
-            logs = {**logs, **{f"loss_{n}": s / steps for n, s in zip(names, sums.tolist(), strict=True)}}
+            sums = self.accelerator.reduce(
+                torch.stack([self._term_sums[name] for name in names]), "sum"
+            )
+            logs = {
+                **logs,
+                **{f"loss_{n}": s / steps for n, s in zip(names, sums.tolist(), strict=True)},
+            }
             self._term_sums, self._terms_logged_at = {}, self.state.global_step
         super().log(logs, *args, **kwargs)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None
+    ) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             learnt.save(self._heads, output_dir or self.args.output_dir, state_dict)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         learnt.load(self._heads, resume_from_checkpoint)
 
@@ -220,4 +262,9 @@ class DistillationTrainer(Trainer):
 
 def _said(targets: Targets) -> dict[str, Any]:
     """The fields of `Signals` that the batch itself says."""
-    return {"mask": targets.mask, "rows": targets.rows, "labels": targets.labels, "labelled": targets.labelled}
+    return {
+        "mask": targets.mask,
+        "rows": targets.rows,
+        "labels": targets.labels,
+        "labelled": targets.labelled,
+    }

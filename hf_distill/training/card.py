@@ -1,0 +1,115 @@
+"""The facts of a model card, from what happened in a trainer."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from hf_distill.architectures import base_model, plain_model
+from hf_distill.release.card import CardFacts, ModelFacts, TermFacts, TrainingFacts
+from hf_distill.signals.head import Head
+from hf_distill.training.heads import NAME
+
+if TYPE_CHECKING:
+    from hf_distill.training.trainer import DistillationTrainer
+
+_HEADS = {
+    "ForSequenceClassification": "sequence-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForMaskedLM": "masked-lm",
+    "Model": "encoder",
+}
+_PACKAGES = ("hf-distill", "torch", "transformers", "accelerate", "datasets")
+_UNSCORED = ("runtime", "per_second", "epoch", "steps", "model_preparation_time")
+
+
+def model_facts(model: nn.Module) -> ModelFacts:
+    """Sizes of a model, without what is learnt beside it."""
+    config = base_model(model).config
+    kept = [
+        value
+        for key, value in model.state_dict(keep_vars=True).items()
+        if not key.startswith(f"{NAME}.")
+    ]
+    unique = {id(value): value for value in kept}.values()
+    return ModelFacts(
+        parameters=sum(value.numel() for value in unique if isinstance(value, nn.Parameter)),
+        megabytes=sum(value.numel() * value.element_size() for value in unique) / 1e6,
+        layers=config.num_hidden_layers,
+        width=config.hidden_size,
+        heads=config.num_attention_heads,
+    )
+
+
+def card_head(head: Head) -> Any:
+    """A head's name in cards."""
+    return _HEADS[head.suffix]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that shape a result."""
+    return {package: version(package) for package in _PACKAGES}
+
+
+def describe(trainer: DistillationTrainer, **measured: Any) -> CardFacts:
+    """What a trainer knows of its student, with what others measured.
+
+    Args:
+        trainer: After training; its last evaluation gives the student's scores.
+        **measured: Fields of `CardFacts`; they take precedence.
+    """
+    state, args = trainer.state, trainer.args
+    runtime = [entry["train_runtime"] for entry in state.log_history if "train_runtime" in entry]
+    batch = (
+        args.train_batch_size * args.gradient_accumulation_steps * trainer.accelerator.num_processes
+    )
+    facts: dict[str, Any] = {
+        "name": args.hub_model_id or args.output_dir,
+        "head": card_head(trainer.head),
+        "student": model_facts(trainer.accelerator.unwrap_model(trainer.model)),
+        "teacher_name": trainer.teacher_facts[0],
+        "teacher": trainer.teacher_facts[1],
+        "terms": [
+            TermFacts(
+                name=name,
+                objective=type(term.objective).__name__,
+                weight=term.weight,
+                settings=term.objective.settings(),
+                pairs=list(term.pairs),
+                citation=term.objective.citation,
+            )
+            for name, term in trainer.mixture.terms.items()
+        ],
+        "training": TrainingFacts(
+            epochs=state.epoch,
+            steps=state.global_step,
+            batch_size=batch,
+            learning_rate=args.learning_rate,
+            seed=args.seed,
+            seconds=sum(runtime) if runtime else None,
+        ),
+        "scores": _scores(state.log_history),
+        "versions": versions(),
+    }
+    return CardFacts(**{**facts, **measured})
+
+
+def _scores(history: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The last evaluation."""
+    evaluations = [entry for entry in history if any(key.startswith("eval_") for key in entry)]
+    if not evaluations:
+        return {}
+    scores = {
+        key.removeprefix("eval_"): value
+        for key, value in evaluations[-1].items()
+        if key.startswith("eval_") and not key.endswith(_UNSCORED)
+    }
+    return {"student": scores} if scores else {}
+
+
+def named(model: nn.Module) -> str:
+    """A model's name: where it was loaded from, else its class."""
+    return plain_model(model).name_or_path or type(plain_model(model)).__name__
