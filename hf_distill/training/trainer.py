@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +16,13 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from hf_distill.objectives.reduce import masked_mean
+from hf_distill.release.card import render
 from hf_distill.signals.capture import Recorder, signals
 from hf_distill.signals.head import Head, Targets, head_of
 from hf_distill.signals.signals import Signals, Unit
 from hf_distill.teacher.live import LiveTeacher
 from hf_distill.training import heads as learnt
+from hf_distill.training.card import describe, model_facts, named
 from hf_distill.training.defaults import (
     LayerMapping,
     Objectives,
@@ -67,12 +70,10 @@ class DistillationTrainer(Trainer):
             args: Plain `TrainingArguments`.
             *positional: The Trainer's other arguments, in its order.
             teacher: A transformers or PEFT model, or a path or Hub id of one with the student's
-            kind of head. It is
-                frozen.
+                kind of head. It is frozen.
             objectives: Name -> (weight, objective); without, a mixture that suits the head.
             layer_mapping: "uniform", "last", "first", "top" or (student layer, teacher layer)
-            pairs, for all terms or
-                by the term's name; without, each objective's own default.
+                pairs, for all terms or by the term's name; without, each objective's own default.
             **kwargs: The Trainer's other arguments.
 
         Raises:
@@ -102,10 +103,11 @@ class DistillationTrainer(Trainer):
         redact(args)
         super().__init__(model, args, *positional, **kwargs)
         if Version(transformers.__version__) < Version("5.19"):
-            # What `loss_is_scaled_for_ga` says later on; never called, since compute_loss is our
-            # own.
+            # What `loss_is_scaled_for_ga` says later on; never called: compute_loss is our own.
             self.model_accepts_loss_kwargs = False
             self.compute_loss_func = lambda *_: None
+        self.teacher_facts = named(taught), model_facts(taught)
+        self.measured: dict[str, Any] = {}
         demand = self.mixture.demands()[1]
         classes = match_classes(model, taught) if demand.logits else None
         self.teacher = LiveTeacher(taught, demand, self.head, classes=classes, prepare=self._place)
@@ -248,6 +250,44 @@ class DistillationTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             learnt.save(self._heads, output_dir or self.args.output_dir, state_dict)
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        **unsupported: Any,
+    ) -> None:
+        """Write the student's card, README.md: what happened, and what is in `measured`.
+
+        Args:
+            language: The language of the texts.
+            license: The student's licence.
+            tags: More tags.
+            model_name: The student's name.
+            finetuned_from: The Hub id of the model whose weights the student began with.
+            **unsupported: The Trainer's other arguments. Refused: what they would say of the data
+                goes into `measured["data"]`.
+        """
+        given = sorted(name for name, value in unsupported.items() if value is not None)
+        if given:
+            raise ValueError(
+                f"a card's arguments must not hold {given}. Put data into trainer.measured['data']."
+            )
+        if not self.is_world_process_zero():
+            return
+        said = {
+            "language": language,
+            "license": license,
+            "tags": [tags] if isinstance(tags, str) else tags,
+            "name": model_name,
+            "base_model": finetuned_from,
+        }
+        facts = {name: value for name, value in said.items() if value is not None}
+        card = render(describe(self, **{**self.measured, **facts}))
+        Path(self.args.output_dir, "README.md").write_text(card, encoding="utf-8")
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
