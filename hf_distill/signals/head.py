@@ -92,6 +92,12 @@ class SequenceClassification(Head):
         if labels is None:
             return Targets(mask, rows)
         if self.problem == "single_label":
+            if labels.is_floating_point():
+                raise ValueError(
+                    f"labels must be class indices for {self.classes} exclusive classes, got "
+                    f"{labels.dtype} of shape {tuple(labels.shape)}. Set problem_type of the "
+                    "student's and teacher's config: multi_label_classification or regression."
+                )
             labels = labels.view(-1)
             return Targets(mask, rows, labels, labels != IGNORED)
         return Targets(mask, rows, labels.view(-1, self.classes).float(), rows)
@@ -114,7 +120,7 @@ class TokenClassification(Head):
 
 
 class MaskedLM(TokenClassification):
-    """One row per predicted token; a row is as wide as the vocabulary, so the others are dropped."""
+    """One row per predicted token; the others are dropped: a row is as wide as the vocabulary."""
 
     suffix = "ForMaskedLM"
 
@@ -190,7 +196,8 @@ def head_of(model: nn.Module) -> Head:
     plain = plain_model(model)
     name = type(plain).__name__
     for kind in HEADS:
-        if name.endswith(kind.suffix):
+        # A language model's class may end in Model too.
+        if name.endswith(kind.suffix) and (kind is not Headless or plain.base_model is plain):
             return kind(plain.config)
     known = ", ".join(kind.suffix for kind in HEADS)
     raise ValueError(f"model must be an encoder whose class ends in one of {known}, got {name}.")

@@ -1,0 +1,210 @@
+"""What is captured is what the model computed, and capturing changes nothing."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+from hf_distill.architectures import layers
+from hf_distill.signals import Demand, Signals
+from hf_distill.signals.capture import Recorder, signals
+from tests import tiny
+
+LAYERS = 3
+MAPPED = [family for family in tiny.FAMILIES if family != "ModernBert"]
+"""Families whose attention maps can be shown."""
+
+
+def demand(**wanted: Any) -> Demand:
+    return Demand(layers={signal: frozenset(found) for signal, found in wanted.items()})
+
+
+EVERYTHING = demand(
+    hidden=range(LAYERS + 1),
+    query=range(1, LAYERS + 1),
+    key=range(1, LAYERS + 1),
+    value=range(1, LAYERS + 1),
+)
+
+
+def batch() -> dict[str, Tensor]:
+    """Two sequences, the second of them padded."""
+    ids = torch.randint(3, tiny.VOCABULARY, (2, 7))
+    mask = torch.ones_like(ids)
+    mask[1, 4:] = 0
+    return {"input_ids": ids.masked_fill(mask == 0, 0), "attention_mask": mask}
+
+
+def shown(
+    model: nn.Module, wanted: Demand, inputs: dict[str, Tensor] | None = None, **options: Any
+) -> tuple[Signals, Any]:
+    """The signals of a batch, and the model's own outputs."""
+    inputs = batch() if inputs is None else inputs
+    recorder = Recorder(model, wanted)
+    recorder.arm()
+    outputs = model(**inputs, **options)
+    mask = inputs["attention_mask"].bool()
+    return signals(recorder.take(), wanted, model.config, mask=mask), outputs
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_hidden_states_are_the_models_own(family: str) -> None:
+    """A layer off by one, a final norm or a factorised embedding missed: a loss that means less."""
+    model = tiny.model(family, num_hidden_layers=LAYERS)
+    captured, outputs = shown(model, EVERYTHING, output_hidden_states=True)
+    assert sorted(captured.hidden) == list(range(LAYERS + 1))
+    # Old versions list ModernBERT's last layer before its final norm; what comes out is after it.
+    expected = (*outputs.hidden_states[:-1], outputs.last_hidden_state)
+    for layer, state in captured.hidden.items():
+        torch.testing.assert_close(state, expected[layer], rtol=0, atol=0)
+
+
+def test_layers_in_albert_groups_are_counted_per_group() -> None:
+    """ALBERT's calls are counted per shared module: counted over all, group 2 shows nothing."""
+    model = tiny.model("Albert", num_hidden_layers=4, num_hidden_groups=2)
+    captured, outputs = shown(model, demand(hidden=[1, 2, 3, 4]), output_hidden_states=True)
+    for layer, state in captured.hidden.items():
+        torch.testing.assert_close(state, outputs.hidden_states[layer], rtol=0, atol=0)
+
+
+def test_electra_layer_0_is_as_wide_as_the_model() -> None:
+    """ELECTRA's embeddings are narrow until projected: layer 0 would not fit the projection."""
+    captured, _ = shown(tiny.model("Electra"), demand(hidden=[0]))
+    assert captured.hidden[0].shape[-1] == 32
+
+
+@pytest.mark.parametrize("family", MAPPED)
+def test_attention_probabilities_are_those_of_eager(family: str) -> None:
+    """SDPA shows no maps at all; recomputed ones could miss the scale, mask or positions."""
+    model = tiny.model(family, num_hidden_layers=LAYERS)
+    inputs = batch()
+    captured, _ = shown(model, demand(attention=range(1, LAYERS + 1)), inputs)
+    model.set_attn_implementation("eager")
+    expected = model(**inputs, output_attentions=True).attentions
+    real = inputs["attention_mask"].bool()
+    assert sorted(captured.attention) == list(range(1, LAYERS + 1))
+    for layer, probabilities in captured.attention.items():
+        ours, theirs = (maps.transpose(1, 2)[real] for maps in (probabilities, expected[layer - 1]))
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+        assert not probabilities[1, :, :4, 4:].any(), "probabilities on padding must be 0."
+
+
+def test_modernbert_cannot_show_maps() -> None:
+    """softmax(QK^T) of its projections ignores rotary positions and windows: plausible, wrong."""
+    with pytest.raises(ValueError, match=r"must show attention maps.*modernbert.*MiniLMv2"):
+        Recorder(tiny.model("ModernBert"), demand(attention=[1]))
+
+
+def test_unknown_families_are_refused() -> None:
+    """A family whose layers are guessed records whatever has a similar name."""
+    model = transformers.GPT2Model(transformers.GPT2Config(n_layer=1, n_embd=8, n_head=2))
+    with pytest.raises(ValueError, match=r"must be of a known family.*'gpt2'"):
+        Recorder(model, demand(hidden=[1]))
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_projections_are_cut_into_heads(family: str) -> None:
+    """Heads and positions swapped, or a fused projection cut in the wrong order."""
+    model = tiny.model(family, num_hidden_layers=LAYERS)
+    captured, _ = shown(model, EVERYTHING)
+    for layer in range(1, LAYERS + 1):
+        parts = (captured.query[layer], captured.key[layer], captured.value[layer])
+        assert {tuple(part.shape) for part in parts} == {(2, 4, 7, 8)}
+        assert not torch.equal(parts[0], parts[1])
+        assert not torch.equal(parts[1], parts[2])
+
+
+@pytest.mark.parametrize("family", ["Bert", "ModernBert", "DebertaV2"])
+def test_projections_are_of_the_layer_input(family: str) -> None:
+    """DeBERTa projects its relative positions by the same modules: a later call is no token's."""
+    model = tiny.model(family)
+    captured, _ = shown(model, demand(hidden=[0], query=[1], key=[1], value=[1]))
+    layer = layers(model)[0]
+    names = {
+        "Bert": [f"attention.self.{part}" for part in ("query", "key", "value")],
+        "DebertaV2": [f"attention.self.{part}_proj" for part in ("query", "key", "value")],
+        "ModernBert": ["attn.Wqkv"],
+    }[family]
+    projected = [layer.get_submodule(name)(captured.hidden[0]) for name in names]
+    for part, expected in zip(
+        (captured.query[1], captured.key[1], captured.value[1]),
+        projected if len(projected) == 3 else projected[0].chunk(3, dim=-1),
+        strict=True,
+    ):
+        torch.testing.assert_close(part.transpose(1, 2).flatten(2), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_outputs_are_bit_identical_armed_or_not(family: str) -> None:
+    """A hook that returns something, or switches SDPA off, changes what the user deploys."""
+    model = tiny.model(family, num_hidden_layers=LAYERS)
+    inputs = batch()
+    plain = model(**inputs).last_hidden_state
+    maps = {"attention": [1, LAYERS]} if family in MAPPED else {}
+    recorder = Recorder(model, demand(hidden=[0, 1, LAYERS], query=[1], value=[2], **maps))
+    assert torch.equal(model(**inputs).last_hidden_state, plain)
+    recorder.arm()
+    assert torch.equal(model(**inputs).last_hidden_state, plain)
+
+
+def test_nothing_is_kept_after_take() -> None:
+    """Activations of the last batch that stay referenced are memory that nobody finds."""
+    model = tiny.model()
+    recorder = Recorder(model, demand(hidden=[0, 1, 2], query=[1]))
+    recorder.arm()
+    model(**batch())
+    taken = recorder.take()
+    references = [weakref.ref(tensor) for tensor in taken.values()]
+    assert len(references) == 4
+    del taken
+    gc.collect()
+    assert [reference() for reference in references] == [None] * 4
+    model(**batch())
+    assert recorder.take() == {}
+
+
+def test_arming_again_forgets_the_batch_before() -> None:
+    """A forward pass that failed half-way leaves call counts that shift every later layer."""
+    model = tiny.model("Albert", num_hidden_layers=LAYERS)
+    recorder = Recorder(model, demand(hidden=[1]))
+    recorder.arm()
+    model(**batch())
+    recorder.arm()
+    outputs = model(**batch(), output_hidden_states=True)
+    torch.testing.assert_close(
+        recorder.take()["hidden.1"], outputs.hidden_states[1], rtol=0, atol=0
+    )
+
+
+def checkpointed(model: Any) -> None:
+    """Recompute layers in backward; the method has another name in newer versions."""
+    new = getattr(model, "activation_checkpointing_enable", None)
+    (new or model.gradient_checkpointing_enable)({"use_reentrant": False})
+
+
+def test_recomputation_records_nothing() -> None:
+    """Checkpointing runs each layer again in backward: records then would replace the graph's."""
+    model = tiny.model("Bert", num_hidden_layers=LAYERS).train()
+    plain = copy.deepcopy(model)
+    checkpointed(model)
+    inputs = batch()
+    wanted = demand(hidden=[1, 2], query=[2])
+    gradients = []
+    for one in (model, plain):
+        recorder = Recorder(one, wanted)
+        recorder.arm()
+        one(**inputs)
+        taken = recorder.take()
+        sum(tensor.square().sum() for tensor in taken.values()).backward()
+        assert recorder.take() == {}
+        gradients.append({n: p.grad for n, p in one.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-5, atol=1e-7)
