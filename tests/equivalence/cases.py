@@ -1,0 +1,100 @@
+"""One optimizer step over the same 16 examples, cut into batches in several ways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hf_distill.objectives import (
+    CrossEntropy,
+    HiddenMSE,
+    KLDivergence,
+    LogitMSE,
+    MiniLM,
+    MiniLMv2,
+    SquaredError,
+)
+from tests.training.runs import (
+    CHECKPOINTING,
+    HEADLESS,
+    SEQUENCE,
+    TOKEN,
+    Gradients,
+    logged,
+    student,
+    teacher,
+    terms,
+    trainer,
+)
+
+EXAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, and on which mixture."""
+
+    head: str
+    objectives: dict[str, Any]
+    labelled: bool = True
+    model: dict[str, Any] = field(default_factory=dict)
+    """Changes of both configs."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Gradients of the first step, and what was logged of it."""
+
+    gradients: dict[str, Tensor]
+    losses: dict[str, float]
+
+
+_KL = {"kl": (0.5, KLDivergence())}
+_CE = {"task": (1.0, CrossEntropy())}
+_HIDDEN = {"hidden": (1.0, HiddenMSE())}
+_RELATIONS = {"relations": (1.0, MiniLMv2())}
+
+CASES: dict[str, Case] = {
+    "sequences": Case(SEQUENCE, {**_KL, **_CE}),
+    "uneven tokens": Case(TOKEN, {**_KL, **_CE}),
+    "regression": Case(
+        SEQUENCE,
+        {"mse": (0.5, LogitMSE()), "task": (1.0, SquaredError())},
+        model={"num_labels": 1},
+    ),
+    "unlabelled, headless": Case(HEADLESS, _HIDDEN, labelled=False),
+    "projections beside logits": Case(SEQUENCE, {**_KL, **_CE, **_HIDDEN}),
+    "relations beside logits": Case(SEQUENCE, {**_KL, **_CE, **_RELATIONS}),
+    "hidden only": Case(SEQUENCE, _HIDDEN),
+    "MiniLM only": Case(SEQUENCE, {"minilm": (1.0, MiniLM())}),
+    "features only, checkpointed": Case(
+        SEQUENCE, {**_HIDDEN, **_RELATIONS}, arguments=CHECKPOINTING
+    ),
+}
+
+
+def first_step(case: Case, folder: Path, batch_size: int, accumulation: int, **more: Any) -> Step:
+    """Train for two steps without learning, so that DDP meets the second one too."""
+    gradients = Gradients()
+    run = trainer(
+        folder,
+        case.head,
+        count=EXAMPLES,
+        labelled=case.labelled,
+        model=student(case.head, **case.model),
+        teacher=teacher(case.head, **case.model),
+        objectives=case.objectives,
+        callbacks=[gradients],
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=0.0,
+        **case.arguments,
+        **more,
+    )
+    run.train()
+    names = ["loss", *(f"loss_{name}" for name in sorted(terms(run)))]
+    return Step(gradients.steps[0], {name: logged(run, name)[0] for name in names})

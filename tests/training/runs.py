@@ -1,0 +1,161 @@
+"""Small trainings: ragged examples, tiny students and teachers, quiet arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from hf_distill import DistillationTrainer
+from tests import tiny
+
+Example = dict[str, Tensor]
+
+SEQUENCE, TOKEN, SPAN = (
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+)
+MASKED, HEADLESS = "ForMaskedLM", "Model"
+CLASSES = {"num_labels": 3}
+HEADS: dict[str, dict[str, Any]] = {
+    SEQUENCE: CLASSES,
+    TOKEN: CLASSES,
+    SPAN: {},
+    MASKED: {},
+    HEADLESS: {},
+}
+"""Head -> changes of the config."""
+
+IGNORED = -100
+
+
+def student(head: str = SEQUENCE, family: str = "Bert", seed: int = 1, **changes: Any) -> Any:
+    """2 layers of width 32, always the same weights; large, so that logits tell classes apart."""
+    torch.manual_seed(seed)
+    return tiny.model(family, head, **{"initializer_range": 0.2, **HEADS[head], **changes})
+
+
+def teacher(head: str = SEQUENCE, family: str = "Bert", **changes: Any) -> Any:
+    """4 layers of width 48, always the same weights."""
+    shape = {"hidden_size": 48, "num_hidden_layers": 4}
+    return student(head, family, seed=2, **{**shape, **changes})
+
+
+def examples(count: int, head: str = SEQUENCE, *, labelled: bool = True) -> list[Example]:
+    """Sequences of 3 to 10 tokens, their labels very unevenly spread."""
+    make = torch.Generator().manual_seed(count)
+    return [_example(index, head if labelled else HEADLESS, make) for index in range(count)]
+
+
+def _example(index: int, head: str, make: torch.Generator) -> Example:
+    length = int(torch.randint(3, 11, (), generator=make))
+    one: Example = {"input_ids": torch.randint(3, tiny.VOCABULARY, (length,), generator=make)}
+    one["attention_mask"] = torch.ones_like(one["input_ids"])
+    classes = torch.randint(0, 3, (length,), generator=make)
+    if head == SEQUENCE:
+        one["labels"] = classes[0]
+    if head in (TOKEN, MASKED):
+        first = index % length
+        one["labels"] = classes.masked_fill(torch.arange(length) < first, IGNORED)
+    if head == SPAN:
+        one["start_positions"], one["end_positions"] = classes[0] % length, classes[1] % length
+    return one
+
+
+def collate(batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Pad to the longest of the batch."""
+    columns = {}
+    for name in batch[0]:
+        values = [torch.as_tensor(one[name]) for one in batch]
+        if values[0].ndim and name in ("input_ids", "attention_mask", "token_type_ids", "labels"):
+            fill = IGNORED if name == "labels" else 0
+            columns[name] = torch.nn.utils.rnn.pad_sequence(values, True, fill)
+        else:
+            columns[name] = torch.stack(values)
+    return columns
+
+
+def arguments(folder: Path | str, **changes: Any) -> TrainingArguments:
+    """Two steps of four examples on the CPU, every step logged, nothing saved or clipped."""
+    quiet: dict[str, Any] = {
+        "use_cpu": True,
+        "report_to": [],
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "per_device_train_batch_size": 4,
+        "max_steps": 2,
+        "learning_rate": 1e-3,
+        "max_grad_norm": 0,
+    }
+    return TrainingArguments(str(folder), **{**quiet, **changes})
+
+
+def renamed(new: str, value: Any, old: str, before: Any) -> dict[str, Any]:
+    """An argument of the Trainer under the name that the installed transformers knows."""
+    known = TrainingArguments.__dataclass_fields__
+    return {new: value} if new in known else {old: before}
+
+
+CHECKPOINTING = renamed("activation_checkpointing", True, "gradient_checkpointing", True)
+
+
+def checkpointing_options(**options: Any) -> dict[str, Any]:
+    """Options of gradient checkpointing."""
+    names = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
+    return renamed(names[0], options, names[1], options)
+
+
+def trainer(
+    folder: Path | str, head: str = SEQUENCE, *, count: int = 8, labelled: bool = True, **given: Any
+) -> DistillationTrainer:
+    """A trainer over `count` examples; arguments of the Trainer and of `arguments` alike."""
+    fields = TrainingArguments.__dataclass_fields__
+    changes = {name: given.pop(name) for name in list(given) if name in fields}
+    defaults = {
+        "model": None if "model" in given else student(head),
+        "teacher": None if "teacher" in given else teacher(head),
+        "train_dataset": examples(count, head, labelled=labelled),
+        "data_collator": collate,
+    }
+    made = {**defaults, **given}
+    return DistillationTrainer(args=arguments(folder, **changes), **made)
+
+
+def logged(run: Trainer, name: str = "loss") -> list[float]:
+    """What was logged under a name, in order."""
+    return [entry[name] for entry in run.state.log_history if name in entry]
+
+
+def terms(run: Trainer) -> set[str]:
+    """Names of the terms that were logged."""
+    names = {name for entry in run.state.log_history for name in entry}
+    return {name.removeprefix("loss_") for name in names if name.startswith("loss_")}
+
+
+class Gradients(TrainerCallback):
+    """Keeps the gradients of every optimizer step."""
+
+    def __init__(self) -> None:
+        """Before the first step."""
+        self.steps: list[dict[str, Tensor]] = []
+
+    def on_pre_optimizer_step(self, *_: Any, model: Any, **kwargs: Any) -> None:
+        """Called after clipping."""
+        named = model.named_parameters()
+        self.steps.append({n: p.grad.clone() for n, p in named if p.grad is not None})
+
+
+def relative_error(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
+    """Of all gradients together; a parameter without gradient on one side has gradient 0."""
+    zero = torch.zeros(())
+    names = {*found, *expected}
+    difference = [(found.get(n, zero) - expected.get(n, zero)).flatten() for n in names]
+    size = torch.cat([gradient.flatten() for gradient in expected.values()]).norm()
+    return float(torch.cat(difference).norm() / size)
