@@ -1,0 +1,1 @@
+"""What can I ask it? One file per subcommand; heavy imports inside the commands."""

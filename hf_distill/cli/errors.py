@@ -1,0 +1,30 @@
+"""A user's error is answered by a sentence, not by a traceback."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks: under `accelerate launch`, only the first one does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def user_errors(debug: bool) -> Iterator[None]:
+    """End the command with code 2 and a message where the user can put things right."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        if debug:
+            raise
+        if is_main_process():
+            typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error

@@ -1,0 +1,180 @@
+"""Names in a recipe become objectives and arguments, here and nowhere else."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from transformers import TrainingArguments
+
+from hf_distill import objectives as catalogue
+from hf_distill.mapping import MAPPINGS
+from hf_distill.objectives.base import Objective
+from hf_distill.recipe.faults import Fault, RecipeError, nearest, unknown_key
+from hf_distill.recipe.schema import Recipe
+from hf_distill.training.defaults import LayerMapping, Objectives
+
+_OWN_KEYS = ("type", "weight", "mapping")
+_SAID_ELSEWHERE = {
+    "output_dir": "Name the run's folder with --output or the key output.",
+    "seed": "Use the recipe's own key seed.",
+}
+
+
+def objectives_of(recipe: Recipe) -> Objectives | None:
+    """Name -> (weight, objective), None for the head's default."""
+    if recipe.objectives is None:
+        return None
+    return {
+        name: (float(term.get("weight", 1.0)), _build(term))
+        for name, term in recipe.objectives.items()
+    }
+
+
+def mapping_of(recipe: Recipe) -> LayerMapping | None:
+    """The layer mapping, for all terms or by the term's name."""
+    named = {
+        name: term["mapping"]
+        for name, term in (recipe.objectives or {}).items()
+        if term.get("mapping") is not None
+    }
+    if not named or recipe.objectives is None:
+        return recipe.mapping
+    if recipe.mapping is None:
+        return named
+    return {name: named.get(name, recipe.mapping) for name in recipe.objectives}
+
+
+def arguments_of(given: dict[str, Any], key: str, output: Path, seed: int) -> TrainingArguments:
+    """The arguments of one training; it can be resumed, unless the recipe says otherwise.
+
+    Raises:
+        RecipeError: The fields contradict each other.
+    """
+    types = _argument_types()
+    typed = {name: TypeAdapter(types[name]).validate_python(each) for name, each in given.items()}
+    usual: dict[str, Any] = {
+        "save_total_limit": 1,
+        "logging_steps": 50,
+        # Without an accelerator the Trainer's default only warns.
+        "dataloader_pin_memory": torch.accelerator.is_available(),
+    }
+    if "save_steps" not in given:
+        usual["save_strategy"] = "epoch"
+    try:
+        return TrainingArguments(output_dir=str(output), seed=seed, **usual | typed)
+    except (ValueError, ImportError) as error:
+        told = str(error).rstrip(".")
+        text = f"must be arguments that go together, got: {told}. Correct the fields named."
+        raise RecipeError("recipe", [Fault(key, text)]) from error
+
+
+def objective_faults(found: Any, mapping: Any) -> list[Fault]:
+    """What is wrong with the terms of a recipe's mixture, and with its layer mapping."""
+    faults = list(_mapping_faults(mapping, "mapping"))
+    if not isinstance(found, dict):
+        return faults
+    if not found:
+        text = "must name at least one term, got none. Leave it out for the head's default."
+        faults.append(Fault("objectives", text))
+    for name, term in found.items():
+        if isinstance(term, dict):
+            faults += _term_faults(term, f"objectives.{name}")
+    return faults
+
+
+def training_faults(found: Any, path: str) -> list[Fault]:
+    """What is wrong with the fields of `TrainingArguments`, each by itself."""
+    if not isinstance(found, dict):
+        return []
+    types, faults = _argument_types(), []
+    for name, value in found.items():
+        key = f"{path}.{name}"
+        if name in _SAID_ELSEWHERE:
+            text = f"must be left out, got {value!r}. {_SAID_ELSEWHERE[name]}"
+            faults.append(Fault(key, text))
+        elif name not in types:
+            hint = nearest(str(name), types) or "See transformers' documentation."
+            text = f"must be a field of TrainingArguments, got {name!r}. {hint}"
+            faults.append(Fault(key, text))
+        else:
+            faults += _value_faults(types[name], value, key)
+    return faults
+
+
+def _value_faults(hint: Any, value: Any, key: str) -> Iterator[Fault]:
+    try:
+        TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        rule = error.errors()[0]["msg"].removeprefix("Input should be ").rstrip(".")
+        yield Fault(key, f"must be {rule}, got {value!r}. See TrainingArguments.")
+
+
+def _mapping_faults(mapping: Any, key: str) -> Iterator[Fault]:
+    if isinstance(mapping, str) and mapping not in MAPPINGS:
+        remedy = nearest(mapping, MAPPINGS) or "Or give [student layer, teacher layer] pairs."
+        yield Fault(key, f"must be one of {', '.join(MAPPINGS)}, got {mapping!r}. {remedy}")
+
+
+def _term_faults(term: dict[str, Any], path: str) -> Iterator[Fault]:
+    yield from _mapping_faults(term.get("mapping"), f"{path}.mapping")
+    weight = term.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
+        text = f"must be a number >= 0, got {weight!r}. Leave a term out instead of subtracting it."
+        yield Fault(f"{path}.weight", text)
+    try:
+        kind = _objective_class(term.get("type"))
+    except ValueError as error:
+        yield Fault(f"{path}.type", str(error))
+        return
+    settings = {field.name for field in fields(kind)}
+    unknown = set(term) - settings - set(_OWN_KEYS)
+    for key in sorted(map(str, unknown)):
+        yield unknown_key(key, [*_OWN_KEYS, *settings], path=f"{path}.{key}")
+    if not unknown:
+        try:
+            _build(term)
+        except (ValueError, TypeError) as error:
+            setting, _, rest = str(error).partition(" ")
+            if setting in settings:
+                yield Fault(f"{path}.{setting}", rest)
+            else:
+                yield Fault(path, f"must have settings that fit, got: {error}")
+
+
+def _objective_class(name: Any) -> type[Objective]:
+    """The class of that name in the catalogue, or at that dotted path."""
+    if name in catalogue.__all__:
+        found: type[Objective] = getattr(catalogue, name)
+        return found
+    known = ", ".join(catalogue.__all__)
+    if not isinstance(name, str) or "." not in name:
+        remedy = nearest(str(name), catalogue.__all__) or "Or give a dotted path to a class."
+        raise ValueError(f"must be one of {known}, got {name!r}. {remedy}")
+    module, _, attribute = name.rpartition(".")
+    try:
+        kind = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        told = str(error).rstrip(".")
+        raise ValueError(f"must be importable, got {name!r}. It failed with: {told}.") from error
+    if not (isinstance(kind, type) and issubclass(kind, Objective)):
+        raise ValueError(f"must be a subclass of Objective, got {name!r}. Derive it.")
+    return kind
+
+
+def _build(term: dict[str, Any]) -> Objective:
+    settings = {name: value for name, value in term.items() if name not in _OWN_KEYS}
+    return _objective_class(term.get("type"))(**settings)
+
+
+@cache
+def _argument_types() -> dict[str, Any]:
+    hints = typing.get_type_hints(TrainingArguments)
+    return {field.name: hints[field.name] for field in fields(TrainingArguments) if field.init}

@@ -1,0 +1,97 @@
+"""The folder of a run: what stands where, and who may write into it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from hf_distill.recipe.checkpoints import write_text
+
+_MARK = "# Written by hf-distill train."
+State = Literal["new", "interrupted", "finished"]
+
+
+class RunFolder:
+    """The places in a run's folder. results.json is written last: with it, a run is finished."""
+
+    def __init__(self, path: Path) -> None:
+        """The folder need not exist."""
+        self.path = path
+        self.student = path / "student"
+        self.teacher = path / "teacher"
+        self.checkpoints = path / "checkpoints"
+        self.recipe = path / "recipe.yaml"
+        self.results = path / "results.json"
+
+    def state(self, recipe: dict[str, Any], *, overwrite: bool, resume: bool) -> State:
+        """What is to be done here. It changes nothing.
+
+        Args:
+            recipe: The recipe as plain data.
+            overwrite: Whether the run that is there may be replaced.
+            resume: Whether the run that is there is to be continued.
+
+        Raises:
+            ValueError: There is something that must not be overwritten, or cannot be continued.
+        """
+        if overwrite and resume:
+            raise ValueError(
+                "--resume must be left out beside --overwrite, got both. Name one of them."
+            )
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return "new"
+        held = self._recipe()
+        if held is None:
+            raise ValueError(
+                f"output must be a new or empty folder, or one of a run, got {str(self.path)!r}. "
+                "Name another with --output."
+            )
+        finished = self.results.is_file()
+        if overwrite:
+            return "new"
+        if not resume:
+            kind, remedy = ("an interrupted", "Continue it with --resume, replace it")
+            if finished:
+                kind, remedy = ("a finished", "Replace it")
+            raise ValueError(
+                f"output must be free, got {str(self.path)!r}, which holds {kind} run. {remedy} "
+                "with --overwrite, or name another folder with --output."
+            )
+        if _comparable(held) != _comparable(recipe):
+            raise ValueError(
+                f"recipe must be the one that {str(self.path)!r} was begun with, got another. "
+                "Repeat its command, or begin anew with --overwrite."
+            )
+        return "finished" if finished else "interrupted"
+
+    def begin(self, recipe: str) -> None:
+        """Make room for a new run. A teacher stays: whether it fits is seen later."""
+        self.results.unlink(missing_ok=True)
+        for folder in (self.student, self.checkpoints):
+            shutil.rmtree(folder, ignore_errors=True)
+        write_text(self.recipe, f"{_MARK}\n{recipe}")
+
+    def finish(self, results: dict[str, Any]) -> None:
+        """Write the results, after which nothing is left to resume."""
+        write_text(self.results, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def read_results(self) -> dict[str, Any]:
+        """What `finish` wrote."""
+        found: dict[str, Any] = json.loads(self.results.read_text(encoding="utf-8"))
+        return found
+
+    def _recipe(self) -> dict[str, Any] | None:
+        """The recipe of the run that is here; None where the folder is not ours."""
+        if not self.recipe.is_file():
+            return None
+        text = self.recipe.read_text(encoding="utf-8")
+        return yaml.safe_load(text) if text.startswith(_MARK) else None
+
+
+def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {key: each for key, each in recipe.items() if key != "output"}

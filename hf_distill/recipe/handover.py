@@ -1,0 +1,129 @@
+"""The model card of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import Trainer
+
+from hf_distill.recipe.models import Start, published
+from hf_distill.recipe.schema import TASKS, Data, Recipe
+from hf_distill.release.card import (
+    CardFacts,
+    DataFacts,
+    Measured,
+    ModelFacts,
+    TermFacts,
+    TrainingFacts,
+    render,
+)
+from hf_distill.release.names import shown_name
+from hf_distill.training.trainer import DistillationTrainer
+
+_LABELS = {
+    "start": "student before training",
+    "baseline": "the same start, trained without a teacher",
+}
+
+
+def card(
+    recipe: Recipe, start: Start, trainer: DistillationTrainer, results: Mapping[str, Any]
+) -> str:
+    """The README of the student.
+
+    Args:
+        recipe: The recipe.
+        start: How the student began.
+        trainer: What trained it.
+        results: What stands in results.json.
+    """
+    sized = {label: _model(each) for label, each in results["sizes"].items()}
+    data, examples = recipe.data, results["examples"]
+    facts = CardFacts(
+        name=results["name"],
+        head=TASKS[recipe.task].card_head,
+        student=sized["student"],
+        teacher_name=_teacher_name(recipe),
+        teacher=sized["teacher"],
+        baselines={
+            _LABELS[label]: each
+            for label, each in sized.items()
+            if label not in ("student", "teacher")
+        },
+        initialisation=_initialisation(recipe, start),
+        base_model=_base_model(recipe),
+        terms=[
+            TermFacts(
+                name=name,
+                objective=type(term.objective).__name__,
+                weight=term.weight,
+                settings=term.objective.settings(),
+                pairs=list(term.pairs),
+                citation=term.objective.citation,
+            )
+            for name, term in trainer.mixture.terms.items()
+        ],
+        data=[_data(data, data.train, examples["train"])],
+        training=_training(recipe, trainer, results["seconds"]["student"]),
+        evaluated_on=_data(data, results["evaluated_on"], examples["evaluation"]),
+        scores={_LABELS.get(label, label): each for label, each in results["scores"].items()},
+        speeds={
+            _LABELS.get(label, label): {size: _speed(each) for size, each in found.items()}
+            for label, found in results["speeds"].items()
+        },
+        machine=results["machine"],
+        versions=results["versions"],
+        command=results["command"],
+    )
+    return render(facts)
+
+
+def _model(found: Mapping[str, Any]) -> ModelFacts:
+    return ModelFacts(**{key: found[key] for key in ModelFacts.model_fields})
+
+
+def _speed(found: Mapping[str, Any]) -> Measured:
+    median, low, high = found["median"], found["lowest"], found["highest"]
+    return Measured(value=median, low=low, high=high, runs=found["rounds"])
+
+
+def _data(data: Data, split: str, examples: int) -> DataFacts:
+    return DataFacts(
+        name=data.path, dataset=data.path, config=data.name, split=split, examples=examples
+    )
+
+
+def _teacher_name(recipe: Recipe) -> str:
+    name = published(recipe.teacher.model)
+    if recipe.teacher.training is None:
+        return name
+    return f"{shown_name(name).rpartition('/')[2]} fine-tuned on the same examples"
+
+
+def _base_model(recipe: Recipe) -> str | None:
+    if recipe.student.model is not None:
+        return recipe.student.model
+    return published(recipe.teacher.model) if recipe.student.init == "extract" else None
+
+
+def _initialisation(recipe: Recipe, start: Start) -> str:
+    if recipe.student.model is not None:
+        return f"the weights of {shown_name(recipe.student.model)}"
+    if start.indices is None:
+        return "random weights"
+    kept = ", ".join(map(str, start.indices.layers))
+    return f"cut out of the teacher: layers {kept}, by {recipe.student.how}"
+
+
+def _training(recipe: Recipe, trainer: Trainer, seconds: float) -> TrainingFacts:
+    arguments, state = trainer.args, trainer.state
+    batch = trainer.get_total_train_batch_size(arguments)
+    return TrainingFacts(
+        epochs=round(float(state.epoch or 0), 2),
+        steps=state.global_step,
+        batch_size=batch,
+        learning_rate=arguments.learning_rate,
+        seed=recipe.seed,
+        seconds=seconds,
+    )
