@@ -18,9 +18,10 @@ Axes = tuple[str | None, ...]
 
 @dataclass(frozen=True)
 class Architecture:
-    """One family's map, as dotted paths: `layers`, `embeddings` and `final_norm` below the base
-    model, the others below
-    a layer."""
+    """One family's map, as dotted paths.
+
+    `layers`, `embeddings` and `final_norm` are below the base model, the others below a layer.
+    """
 
     layers: str
     query: str = "attention.self.query"
@@ -35,7 +36,7 @@ class Architecture:
     shared: bool = False
     """Whether `layers` lists groups that are run several times (ALBERT)."""
     scores: str | None = None
-    """Where attention is more than softmax(QK^T / sqrt(d)): the dropout that the probabilities go to."""
+    """Where attention is more than softmax(QK^T / sqrt(d)): the dropout of its probabilities."""
     attention_maps: bool = True
     """Whether attention probabilities can be shown."""
     layer_tensors: Mapping[str, Axes] = field(default_factory=dict)
@@ -95,7 +96,7 @@ OUTER_TENSORS: dict[str, Axes] = {
     "lm_head.decoder.weight": (OTHER, _H),
     "lm_head.decoder.bias": (OTHER,),
 }
-"""Tensors outside the layers: embeddings and pooler below the base model's prefix, heads beside it."""
+"""Tensors outside the layers; embeddings and pooler are below the base model's prefix."""
 
 _BERT = Architecture(layers="encoder.layer", layer_tensors=_BERT_LAYER)
 
@@ -167,7 +168,7 @@ def base_model(model: nn.Module) -> Any:
 
 
 def layers(model: nn.Module) -> list[nn.Module]:
-    """The layer modules in order of execution; a module that runs several times is listed as often."""
+    """The layer modules in order of execution; one that runs several times is listed as often."""
     base = base_model(model)
     family = architecture(base.config)
     found = list(base.get_submodule(family.layers))

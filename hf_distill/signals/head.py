@@ -186,6 +186,9 @@ HEADS: tuple[type[Head], ...] = (
     Headless,
 )
 
+LABELS = frozenset(name for kind in HEADS for name in kind.label_names)
+"""Every name that a batch has for gold labels."""
+
 
 def head_of(model: nn.Module) -> Head:
     """The head of a transformers model, by the name of its class.

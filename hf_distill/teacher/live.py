@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hf_distill.architectures import plain_model
 from hf_distill.signals.capture import Recorder, signals
-from hf_distill.signals.head import Head, Targets
+from hf_distill.signals.head import LABELS, Head, Targets
 from hf_distill.signals.signals import Demand, Signals
 
 
@@ -40,8 +40,9 @@ class LiveTeacher:
             prepare: Places and compiles the model, such as `Accelerator.prepare_model`.
         """
         plain = plain_model(model)
-        self.columns: list[str] = list(inspect.signature(plain.forward).parameters)
-        """The inputs that the teacher's own forward names."""
+        named = inspect.signature(plain.forward).parameters
+        self.columns: list[str] = [name for name in named if name not in LABELS]
+        """The inputs that the teacher's own forward names. Gold labels are the student's."""
         self._config = plain.config
         self._demand, self._head = demand, head
         self._classes = None if classes is None else torch.tensor(classes)

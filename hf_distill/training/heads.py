@@ -62,16 +62,14 @@ def projected_layers(mixture: Mixture) -> frozenset[int]:
 
 
 def attach(student: nn.Module, heads: DistillationHeads, recorder: Recorder, logits: bool) -> None:
-    """Make the student carry its heads, and show recorded features in its outputs while the
-    recorder is armed.
+    """Make the student carry its heads, and show features while its recorder is armed.
 
     Args:
         student: The model to train.
         heads: Becomes a submodule, whose weights `save_pretrained` ignores.
         recorder: The student's.
         logits: Whether the loss reads the student's own outputs. They are detached where it does
-        not: DDP would wait
-            for gradients that never come.
+            not: DDP would wait for gradients that never come.
     """
 
     def publish(module: nn.Module, args: Any, outputs: Any) -> Any:
@@ -91,7 +89,7 @@ def attach(student: nn.Module, heads: DistillationHeads, recorder: Recorder, log
 
 
 def save(heads: DistillationHeads, folder: str, state: Mapping[str, Tensor] | None) -> None:
-    """Write the heads' weights beside a checkpoint, from the student's gathered `state` if given."""
+    """Write the heads' weights beside a checkpoint; the student's gathered `state` has them."""
     prefix = f"{NAME}."
     weights = (
         heads.state_dict()

@@ -30,8 +30,7 @@ def load_teacher(path: str | os.PathLike[str], head: Head) -> nn.Module:
     if untrained:
         raise ValueError(
             f"teacher must be fine-tuned with a head {head.suffix}, got {str(path)!r}, whose "
-            f"{', '.join(untrained)} "
-            "would be random. Fine-tune it on the task first."
+            f"{', '.join(untrained)} would be random. Fine-tune it on the task first."
         )
     return model
 
@@ -49,8 +48,7 @@ def check_pair(
 
     Raises:
         ValueError: One model twice, different vocabularies, a head that an objective cannot serve,
-        or shapes that it
-            cannot compare.
+            or shapes that it cannot compare.
     """
     if plain_model(teacher) is plain_model(student):
         raise ValueError(
@@ -63,45 +61,50 @@ def check_pair(
         if objective.needs & {"logits", "labels"} and head.problem not in objective.problems:
             raise ValueError(
                 f"objective {name!r} must serve a head of kind {head.problem}, got "
-                f"{type(objective).__name__}, which "
-                f"serves {', '.join(sorted(objective.problems))}. Choose another objective for "
-                "this head."
+                f"{type(objective).__name__}, which serves "
+                f"{', '.join(sorted(objective.problems))}. Choose another objective for this head."
             )
         if objective.needs & {"logits", "labels"} and isinstance(head, Headless):
             raise ValueError(
                 f"objective {name!r} must be given logits, got a student without a head. Compare "
-                "hidden states or "
-                "relations, or give the student a head."
+                "hidden states or relations, or give the student a head."
             )
         objective.check(shape_of(student), shape_of(teacher))
-    if mixture.demands()[1].logits and head.suffix != taught.suffix:
+    ours, theirs = (
+        f"{type(plain_model(model)).__name__}, {kind.problem}"
+        for model, kind in ((student, head), (teacher, taught))
+    )
+    if mixture.demands()[1].logits and not _same_task(head, taught):
         raise ValueError(
-            "teacher must have the student's kind of head "
-            f"({type(plain_model(student)).__name__}) for objectives on "
-            f"logits, got {type(plain_model(teacher)).__name__}. Take a teacher of the same task, "
-            "or compare hidden "
-            "states or relations only."
+            f"teacher must have the student's kind of head ({ours}) for objectives on logits, got "
+            f"{theirs}. Take a teacher of the same task, or compare hidden states or relations "
+            "only."
         )
 
 
+def _same_task(head: Head, taught: Head) -> bool:
+    return head.suffix == taught.suffix and head.problem == taught.problem
+
+
 def match_classes(student: nn.Module, teacher: nn.Module) -> list[int] | None:
-    """For each class of the student, the teacher's index of the class of that name; None where the
-    order is the same.
+    """For each class of the student, the teacher's index of the class of that name.
+
+    Returns:
+        None where the order is the same, and where outputs have no names: numbers, tokens.
 
     Raises:
-        ValueError: The names differ.
+        ValueError: The names differ, or the numbers of a regression are not as many.
     """
     head = head_of(student)
-    if head.problem == "regression" or isinstance(head, Headless | QuestionAnswering | MaskedLM):
+    if isinstance(head, Headless | QuestionAnswering | MaskedLM):
         return None
     ours, theirs = _class_names(student), _class_names(teacher)
-    if ours == theirs:
+    if ours == theirs or (head.problem == "regression" and len(ours) == len(theirs)):
         return None
     if sorted(ours) != sorted(theirs):
         raise ValueError(
             f"labels of student and teacher must have the same names, got student {ours} and "
-            f"teacher {theirs}. "
-            "Build the student with the teacher's id2label and label2id."
+            f"teacher {theirs}. Build the student with the teacher's id2label and label2id."
         )
     return [theirs.index(name) for name in ours]
 
@@ -116,12 +119,13 @@ def _check_vocabulary(student: nn.Module, teacher: nn.Module, tokenizer: Any) ->
     remedy = (
         "Student and teacher must share a tokenizer; take a teacher of the student's vocabulary."
     )
-    known = _vocabulary_of(teacher) if tokenizer is not None else None
-    if known is not None:
-        if known != tokenizer.get_vocab():
-            raise ValueError(
-                f"teacher's vocabulary must be that of processing_class, got another one. {remedy}"
-            )
+    read = _vocabulary_of(student) if tokenizer is None else tokenizer.get_vocab()
+    known = None if read is None else _vocabulary_of(teacher)
+    if known is not None and known != read:
+        raise ValueError(
+            f"teacher's vocabulary must be that of the student's tokenizer, got another one. "
+            f"{remedy}"
+        )
     if ours != theirs and (known is None or isinstance(head_of(student), MaskedLM)):
         raise ValueError(
             f"teacher's vocabulary must be of the student's size {ours}, got {theirs}. {remedy}"

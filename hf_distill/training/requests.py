@@ -11,7 +11,7 @@ from hf_distill.signals.head import Head
 
 
 class HubToken(str):
-    """A token that is pickled as None: the Trainer writes and uploads its arguments with checkpoints."""
+    """A token that is pickled as None: checkpoints, which are uploaded, hold the arguments."""
 
     __slots__ = ()
 
@@ -38,11 +38,11 @@ def check_request(
     Raises:
         ValueError: With a remedy.
     """
-    if not isinstance(model, PreTrainedModel):
+    if not isinstance(model, PreTrainedModel) or getattr(model, "_hf_peft_config_loaded", False):
         raise ValueError(
-            f"model must be a transformers model (the student), got {type(model).__name__}. A "
-            "PEFT student's adapters "
-            "can be merged with merge_and_unload(); model_init is not supported."
+            "model must be a transformers model without adapters (the student), got "
+            f"{type(model).__name__}. A PEFT student's adapters can be merged with "
+            "merge_and_unload(); model_init is not supported."
         )
     if teacher is None:
         raise ValueError(
@@ -58,15 +58,21 @@ def check_request(
     if own_objectives and arguments.label_smoothing_factor:
         raise ValueError(
             "label_smoothing_factor must be 0 beside objectives, got "
-            f"{arguments.label_smoothing_factor}. "
-            "Set label_smoothing on the CrossEntropy objective."
+            f"{arguments.label_smoothing_factor}. Set label_smoothing of CrossEntropy instead."
         )
-    if (arguments.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+    if _is_reentrant(model, arguments):
         raise ValueError(
-            "gradient_checkpointing_kwargs must not ask for use_reentrant=True, got it: recorded "
-            "layers would have "
-            "no gradient. Use use_reentrant=False."
+            "gradient checkpointing must not be reentrant, got use_reentrant=True: recorded "
+            "layers would have no gradient. Use use_reentrant=False."
         )
+
+
+def _is_reentrant(model: PreTrainedModel, arguments: TrainingArguments) -> bool:
+    """Whether checkpointing is, or will be, reentrant: enabled on the model or by the arguments."""
+    if arguments.gradient_checkpointing:
+        return bool((arguments.gradient_checkpointing_kwargs or {}).get("use_reentrant"))
+    enabled = (getattr(each, "_gradient_checkpointing_func", None) for each in model.modules())
+    return any(getattr(each, "keywords", {}).get("use_reentrant") for each in enabled)
 
 
 def check_devices(arguments: TrainingArguments) -> None:
@@ -74,13 +80,15 @@ def check_devices(arguments: TrainingArguments) -> None:
     if arguments.n_gpu > 1:
         raise ValueError(
             f"one process must use one device, got {arguments.n_gpu} GPUs in one process "
-            "(nn.DataParallel). Start with "
-            "`accelerate launch`, or set CUDA_VISIBLE_DEVICES to one GPU."
+            "(nn.DataParallel). Start with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to "
+            "one GPU."
         )
 
 
-def has_labels(dataset: Any, head: Head) -> bool:
-    """Whether training examples carry gold labels; what cannot be looked into is taken to."""
+def has_labels(dataset: Any, head: Head, collator: Any = None) -> bool:
+    """Whether training batches carry gold labels; what cannot be looked into is taken to."""
+    if getattr(collator, "mlm", False):
+        return True
     names = {
         name
         for label in head.label_names

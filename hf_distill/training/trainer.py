@@ -45,8 +45,8 @@ class DistillationTrainer(Trainer):
     Evaluation gives the task loss and the student's plain outputs, and does not run the teacher.
 
     Example:
-        >>> trainer = DistillationTrainer(model=student, teacher=teacher, args=args,
-        train_dataset=dataset) >>> trainer.train()
+        >>> trainer = DistillationTrainer(student, args, teacher=teacher, train_dataset=dataset)
+        >>> trainer.train()
     """
 
     # The losses are normalised here; the Trainer must not divide them by accumulation steps
@@ -92,7 +92,9 @@ class DistillationTrainer(Trainer):
         if objectives is None:
             objectives = default_objectives(
                 self.head,
-                labelled=has_labels(given.get("train_dataset"), self.head),
+                labelled=has_labels(
+                    given.get("train_dataset"), self.head, given.get("data_collator")
+                ),
                 teaches_logits=head_of(taught).suffix == self.head.suffix,
                 label_smoothing=args.label_smoothing_factor,
             )
@@ -113,7 +115,7 @@ class DistillationTrainer(Trainer):
         self.teacher = LiveTeacher(taught, demand, self.head, classes=classes, prepare=self._place)
         self._counts: dict[Unit, Tensor] | None = None
         self._term_sums: dict[str, Tensor] = {}
-        self._terms_logged_at = 0
+        self._steps_summed = 0
 
     def _prepare_student(
         self, model: nn.Module, teacher_width: int, args: TrainingArguments
@@ -159,6 +161,7 @@ class DistillationTrainer(Trainer):
             totals = torch.stack([sum(one[unit] for one in counted).to(device) for unit in units])
             totals = self.accelerator.reduce(totals, "sum")
             self._counts = dict(zip(units, totals, strict=True))
+            self._steps_summed += 1
         return batches, items
 
     def _student_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,6 +223,11 @@ class DistillationTrainer(Trainer):
 
     # Sampling, logs, checkpoints
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's, without what an earlier call summed and did not log."""
+        self._term_sums, self._steps_summed = {}, 0
+        return super().train(*args, **kwargs)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)
         if isinstance(sampler, LengthGroupedSampler):
@@ -231,17 +239,12 @@ class DistillationTrainer(Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the unweighted mean of each term, `loss_<name>`, to the training logs."""
-        steps = self.state.global_step - self._terms_logged_at
-        if "loss" in logs and self._term_sums and steps:
-            names = list(self._term_sums)
-            sums = self.accelerator.reduce(
-                torch.stack([self._term_sums[name] for name in names]), "sum"
-            )
-            logs = {
-                **logs,
-                **{f"loss_{n}": s / steps for n, s in zip(names, sums.tolist(), strict=True)},
-            }
-            self._term_sums, self._terms_logged_at = {}, self.state.global_step
+        if "loss" in logs and self._term_sums:
+            names, steps = list(self._term_sums), self._steps_summed
+            sums = torch.stack([self._term_sums[name] for name in names])
+            means = (self.accelerator.reduce(sums, "sum") / steps).tolist()
+            logs = {**logs, **{f"loss_{n}": mean for n, mean in zip(names, means, strict=True)}}
+            self._term_sums, self._steps_summed = {}, 0
         super().log(logs, *args, **kwargs)
 
     def _save(

@@ -18,11 +18,11 @@ from hf_distill.objectives import (
     SquaredError,
 )
 from tests.training.runs import (
-    CHECKPOINTING,
     HEADLESS,
     SEQUENCE,
     TOKEN,
     Gradients,
+    checkpointing,
     logged,
     student,
     teacher,
@@ -72,7 +72,7 @@ CASES: dict[str, Case] = {
     "hidden only": Case(SEQUENCE, _HIDDEN),
     "MiniLM only": Case(SEQUENCE, {"minilm": (1.0, MiniLM())}),
     "features only, checkpointed": Case(
-        SEQUENCE, {**_HIDDEN, **_RELATIONS}, arguments=CHECKPOINTING
+        SEQUENCE, {**_HIDDEN, **_RELATIONS}, arguments=checkpointing()
     ),
 }
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -97,19 +99,20 @@ def arguments(folder: Path | str, **changes: Any) -> TrainingArguments:
     return TrainingArguments(str(folder), **{**quiet, **changes})
 
 
-def renamed(new: str, value: Any, old: str, before: Any) -> dict[str, Any]:
-    """An argument of the Trainer under the name that the installed transformers knows."""
-    known = TrainingArguments.__dataclass_fields__
-    return {new: value} if new in known else {old: before}
+def lora(model: Any, **config: Any) -> Any:
+    """The model with LoRA adapters, whose weights are drawn so that they change something."""
+    with warnings.catch_warnings():
+        # peft asks by a name that transformers has since replaced.
+        warnings.filterwarnings("ignore", ".is_gradient_checkpointing", FutureWarning)
+        made = get_peft_model(model, LoraConfig(**{"init_lora_weights": False, **config}))
+    return made.eval()
 
 
-CHECKPOINTING = renamed("activation_checkpointing", True, "gradient_checkpointing", True)
-
-
-def checkpointing_options(**options: Any) -> dict[str, Any]:
-    """Options of gradient checkpointing."""
-    names = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
-    return renamed(names[0], options, names[1], options)
+def checkpointing(**options: Any) -> dict[str, Any]:
+    """Gradient checkpointing, under the name that the installed transformers has for it."""
+    newer = "activation_checkpointing" in TrainingArguments.__dataclass_fields__
+    name = "activation_checkpointing" if newer else "gradient_checkpointing"
+    return {name: True, f"{name}_kwargs": options or None}
 
 
 def trainer(
