@@ -157,7 +157,7 @@ def architecture(config: Any) -> Architecture:
     return found
 
 
-def plain_model(model: nn.Module) -> Any:
+def plain_model(model: Any) -> Any:
     """The transformers model below PEFT adapters; any other model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -185,5 +185,5 @@ def layers(model: nn.Module) -> list[nn.Module]:
 def embeddings(model: nn.Module) -> nn.Module:
     """The module whose output is layer 0."""
     base = base_model(model)
-    present = dict(base.named_modules())
+    present: dict[str, nn.Module] = dict(base.named_modules())
     return [present[path] for path in architecture(base.config).embeddings if path in present][-1]

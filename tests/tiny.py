@@ -27,7 +27,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Bert": {},
     "Roberta": {},
     "XLMRoberta": {},
-    "DistilBert": {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "qa_dropout": 0.0},
+    "DistilBert": {
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "seq_classif_dropout": 0.0,
+        "qa_dropout": 0.0,
+    },
     "Electra": {"embedding_size": 16},
     "Albert": {"embedding_size": 16, "classifier_dropout_prob": 0.0},
     "DebertaV2": {
@@ -71,5 +76,5 @@ def config(family: str = "Bert", **changes: Any) -> transformers.PretrainedConfi
 
 
 def model(family: str = "Bert", head: str = "Model", **changes: Any) -> nn.Module:
-    """A tiny model with random weights: `model("Bert", "ForSequenceClassification", num_labels=3)`."""
+    """A tiny random model, as in `model("Bert", "ForSequenceClassification", num_labels=3)`."""
     return getattr(transformers, f"{family}{head}")(config(family, **changes)).eval()

@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def embed(
-    model: nn.Module,
+    model: Any,
     tokenizer: Any,
     texts: Sequence[str],
     *,
     batch_size: int = 64,
     max_length: int = 128,
 ) -> Tensor:
-    """Sentence embeddings: the mean of the last layer over real tokens, normalised. [len(texts),
-    width], float32.
+    """Sentence embeddings: the last layer's mean over real tokens, normalised.
+
+    Returns [len(texts), width], float32.
 
     Args:
         model: An encoder; a head on it is not used. Its training mode is kept.

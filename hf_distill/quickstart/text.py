@@ -28,6 +28,43 @@ def python_sentences() -> list[str]:
     return list(dict.fromkeys(sentence for text in texts for sentence in sentences(text)))
 
 
+def read_sentences(source: str) -> list[str]:
+    """The sentences of a file or of a data set on the Hub.
+
+    A parquet, csv or json file and a data set give their column `text`.
+
+    Raises:
+        ValueError: The file's kind is unknown, or there is no column of that name.
+    """
+    path = Path(source)
+    kind = path.suffix.lstrip(".")
+    if path.is_file() and kind in ("txt", "md", "rst", ""):
+        texts: Iterable[str] = [path.read_text(encoding="utf-8")]
+    else:
+        texts = _column(source, kind if path.is_file() else None)
+    return list(dict.fromkeys(sentence for text in texts for sentence in sentences(text)))
+
+
+def _column(source: str, kind: str | None) -> Iterable[str]:
+    from datasets import load_dataset
+
+    if kind not in (None, "parquet", "csv", "json", "jsonl"):
+        raise ValueError(
+            f"text must be a txt, parquet, csv or json file or a Hub data set, got {source!r}."
+        )
+    builder = {"jsonl": "json"}.get(kind or "", kind)
+    data = (
+        load_dataset(source, split="train")
+        if builder is None
+        else load_dataset(builder, data_files=source, split="train")
+    )
+    if "text" not in data.column_names:
+        raise ValueError(
+            f"text must have a column 'text', got {source!r} with {data.column_names}. Rename it."
+        )
+    return data["text"]
+
+
 def sentences(text: str) -> Iterator[str]:
     """The sentences of prose in a text: 6 to 60 words, most of them plain ones."""
     for paragraph in re.split(r"\n\s*\n", text):

@@ -110,7 +110,7 @@ def signals(features: Mapping[str, Tensor], demand: Demand, config: Any, **shown
     """
     family = architecture(config)
     parts = _projections(features, family, config.num_attention_heads)
-    fields: dict[str, dict[int, Tensor]] = {
+    fields: dict[str, Any] = {
         "hidden": {layer: features[f"hidden.{layer}"] for layer in demand.of("hidden")},
         "attention": {},
     }
@@ -131,7 +131,8 @@ def attention_probabilities(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
     wide = torch.promote_types(query.dtype, torch.float32)
     scores = query.to(wide) @ key.to(wide).transpose(-1, -2) * query.shape[-1] ** -0.5
     scores = scores.masked_fill(padding, torch.finfo(wide).min)
-    return scores.softmax(-1).masked_fill(padding, 0)
+    probabilities: Tensor = scores.softmax(-1).masked_fill(padding, 0)
+    return probabilities
 
 
 def _projections(
@@ -145,6 +146,7 @@ def _projections(
         else:
             index = ("query", "key", "value").index(signal)
             flat = features[f"fused.{layer}"].chunk(3, dim=-1)[index]
-        return flat.unflatten(-1, (heads, -1)).transpose(1, 2)
+        split: Tensor = flat.unflatten(-1, (heads, -1))
+        return split.transpose(1, 2)
 
     return part

@@ -47,6 +47,9 @@ class Head(ABC):
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
     problem: Problem = "single_label"
 
+    def __init__(self, config: Any) -> None:  # noqa: B027 - most heads have nothing to read
+        """Read what the model's config says of its head."""
+
     def targets(self, inputs: Mapping[str, Tensor]) -> Targets:
         """What the inputs (labels among them, where there are any) say."""
         ids = inputs.get("input_ids", inputs.get("inputs_embeds"))
@@ -77,12 +80,12 @@ class SequenceClassification(Head):
 
     def __init__(self, config: Any) -> None:
         """Reads the problem as Hugging Face does: `problem_type`, or one label for regression."""
-        named = {
+        named: dict[Any, Problem] = {
             "single_label_classification": "single_label",
             "multi_label_classification": "multi_label",
             "regression": "regression",
         }
-        inferred = "regression" if config.num_labels == 1 else "single_label"
+        inferred: Problem = "regression" if config.num_labels == 1 else "single_label"
         self.problem = named.get(getattr(config, "problem_type", None), inferred)
         self.classes: int = config.num_labels
 
@@ -108,9 +111,6 @@ class TokenClassification(Head):
 
     suffix = "ForTokenClassification"
 
-    def __init__(self, config: Any) -> None:
-        """Token heads have exclusive classes."""
-
     def _targets(self, mask: Tensor, inputs: Mapping[str, Tensor]) -> Targets:
         labels = inputs.get("labels")
         if labels is None:
@@ -134,7 +134,8 @@ class MaskedLM(TokenClassification):
 
     def logits(self, outputs: Mapping[str, Any], targets: Targets) -> Tensor | None:
         """[N, V] of the N rows that count."""
-        return outputs["logits"][targets.kept]
+        chosen: Tensor = outputs["logits"][targets.kept]
+        return chosen
 
 
 class QuestionAnswering(Head):
@@ -142,9 +143,6 @@ class QuestionAnswering(Head):
 
     suffix = "ForQuestionAnswering"
     label_names = ("start_positions", "end_positions")
-
-    def __init__(self, config: Any) -> None:
-        """Span heads have exclusive classes: the tokens."""
 
     def _targets(self, mask: Tensor, inputs: Mapping[str, Tensor]) -> Targets:
         rows = mask.new_ones((mask.shape[0], 2))
@@ -166,9 +164,6 @@ class Headless(Head):
 
     suffix = "Model"
     label_names = ()
-
-    def __init__(self, config: Any) -> None:
-        """Nothing to read."""
 
     def _targets(self, mask: Tensor, inputs: Mapping[str, Tensor]) -> Targets:
         return Targets(mask)

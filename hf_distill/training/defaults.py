@@ -79,8 +79,8 @@ def build_mixture(
     Raises:
         ValueError: A mapping is named for an unknown term, or does not fit the models.
     """
-    by_name = isinstance(layer_mapping, Mapping)
-    if by_name and (unknown := set(layer_mapping) - set(objectives)):
+    by_name = layer_mapping if isinstance(layer_mapping, Mapping) else None
+    if by_name and (unknown := set(by_name) - set(objectives)):
         raise ValueError(
             f"layer_mapping must name terms of objectives {sorted(objectives)}, got "
             f"{sorted(unknown)}. "
@@ -88,7 +88,7 @@ def build_mixture(
         )
     terms = {}
     for name, (weight, objective) in objectives.items():
-        chosen: Any = layer_mapping.get(name) if by_name else layer_mapping
+        chosen = layer_mapping if by_name is None else by_name.get(name)
         terms[name] = Term(float(weight), objective, _pairs(objective, chosen, student, teacher))
     return Mixture(terms)
 

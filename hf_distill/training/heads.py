@@ -40,12 +40,16 @@ class DistillationHeads(nn.Module):
                 {str(layer): nn.Linear(student_width, teacher_width) for layer in sorted(layers)}
             )
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
     def forward(self, features: Features) -> Features:
         """The features, with `projected.<layer>` [B, T, teacher's width] added."""
         added = {
-            f"projected.{layer}": projection(
-                features[f"hidden.{layer}"].to(projection.weight.dtype)
-            )
+            # Hooks run outside autocast: the feature may be narrower than the weights.
+            f"projected.{layer}": projection(features[f"hidden.{layer}"].to(self.dtype))
             for layer, projection in self.projections.items()
         }
         return {**features, **added}
@@ -61,7 +65,7 @@ def projected_layers(mixture: Mixture) -> frozenset[int]:
     )
 
 
-def attach(student: nn.Module, heads: DistillationHeads, recorder: Recorder, logits: bool) -> None:
+def attach(student: Any, heads: DistillationHeads, recorder: Recorder, logits: bool) -> None:
     """Make the student carry its heads, and show features while its recorder is armed.
 
     Args:

@@ -6,8 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
+
+LENGTH_GROUPED: dict[str, Any] = (
+    {"train_sampling_strategy": "group_by_length"}
+    if hasattr(TrainingArguments, "train_sampling_strategy")
+    else {"group_by_length": True}
+)
+"""The argument that asks for length grouping, as this version of transformers calls it."""
 
 
 class EpochLengthGroupedSampler(LengthGroupedSampler):

@@ -52,13 +52,14 @@ class DistillationTrainer(Trainer):
     # The losses are normalised here; the Trainer must not divide them by accumulation steps
     # (transformers >= 5.19).
     loss_is_scaled_for_ga = True
+    _signature_columns: list[str] | None
 
     def __init__(
         self,
-        model: nn.Module | None = None,
+        model: Any = None,
         args: TrainingArguments | None = None,
         *positional: Any,
-        teacher: nn.Module | str | os.PathLike[str] | None = None,
+        teacher: nn.Module | str | os.PathLike[str] | Any = None,
         objectives: Objectives | None = None,
         layer_mapping: LayerMapping | None = None,
         **kwargs: Any,
@@ -146,9 +147,8 @@ class DistillationTrainer(Trainer):
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
             super()._set_signature_columns_if_needed()
-            self._signature_columns += [
-                c for c in self.teacher.columns if c not in self._signature_columns
-            ]
+            known = [*(self._signature_columns or ()), *self.teacher.columns]
+            self._signature_columns = list(dict.fromkeys(known))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -158,8 +158,8 @@ class DistillationTrainer(Trainer):
         counted = [self.head.targets(batch).counts() for batch in batches]
         if counted:
             units = list(counted[0])
-            totals = torch.stack([sum(one[unit] for one in counted).to(device) for unit in units])
-            totals = self.accelerator.reduce(totals, "sum")
+            sums = [torch.stack([one[unit] for one in counted]).sum() for unit in units]
+            totals = self.accelerator.reduce(torch.stack(sums).to(device), "sum")
             self._counts = dict(zip(units, totals, strict=True))
             self._steps_summed += 1
         return batches, items
