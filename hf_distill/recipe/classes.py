@@ -20,6 +20,7 @@ from hf_distill.objectives.base import Objective
 from hf_distill.recipe.faults import Fault, RecipeError, nearest, unknown_key
 from hf_distill.recipe.schema import Recipe
 from hf_distill.training.defaults import LayerMapping, Objectives
+from hf_distill.training.sampling import LENGTH_GROUPED
 
 _OWN_KEYS = ("type", "weight", "mapping")
 _SAID_ELSEWHERE = {
@@ -65,6 +66,8 @@ def arguments_of(given: dict[str, Any], key: str, output: Path, seed: int) -> Tr
         "logging_steps": 50,
         # Without an accelerator the Trainer's default only warns.
         "dataloader_pin_memory": torch.accelerator.is_available(),
+        # Sentences of like length share a batch: less padding.
+        **LENGTH_GROUPED,
     }
     if "save_steps" not in given:
         usual["save_strategy"] = "epoch"

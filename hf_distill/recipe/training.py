@@ -17,6 +17,7 @@ from hf_distill.recipe.folder import RunFolder
 from hf_distill.recipe.models import base_of_teacher, finished_teacher, located
 from hf_distill.recipe.reading import plain
 from hf_distill.recipe.schema import Recipe
+from hf_distill.training.sampling import ExactlyResumed
 from hf_distill.training.trainer import DistillationTrainer
 
 _MADE_BY = "teacher.json"
@@ -119,7 +120,7 @@ def _common(site: Site) -> dict[str, Any]:
 
 
 def _plain_trainer(site: Site, model: PreTrainedModel, arguments: TrainingArguments) -> Trainer:
-    trainer = Trainer(model, arguments, **_common(site))
+    trainer = ExactlyResumed(model, arguments, **_common(site))
     # Encoders' heads take a mean over their own batch and ignore the count that the Trainer hands
     # them; it then would not divide by accumulated batches, and would multiply by processes.
     trainer.model_accepts_loss_kwargs = False

@@ -92,7 +92,7 @@ def has_labels(dataset: Any, head: Head, collator: Any = None) -> bool:
     names = {
         name
         for label in head.label_names
-        for name in (label, label.removesuffix("s"), f"{label}_ids")
+        for name in (label, label.removesuffix("s"), f"{label.removesuffix('s')}_ids")
     }
     columns = getattr(dataset, "column_names", None)
     if columns is None and hasattr(dataset, "__getitem__") and len(dataset):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
 LENGTH_GROUPED: dict[str, Any] = (
@@ -45,3 +45,16 @@ class SetEpoch(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called before the loader is iterated."""
         self.sampler.epoch = int(state.epoch or 0)
+
+
+class ExactlyResumed(Trainer):
+    """A Trainer that, resumed after any step, sees the batches that it would have seen."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            sampler = EpochLengthGroupedSampler(sampler, seed)
+            self.remove_callback(SetEpoch)
+            self.add_callback(SetEpoch(sampler))
+        return sampler

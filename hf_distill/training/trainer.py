@@ -13,7 +13,6 @@ import transformers
 from packaging.version import Version
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from hf_distill.objectives.reduce import masked_mean
 from hf_distill.release.card import render
@@ -32,10 +31,10 @@ from hf_distill.training.defaults import (
 )
 from hf_distill.training.pairing import check_pair, load_teacher, match_classes, shape_of
 from hf_distill.training.requests import check_devices, check_request, has_labels, redact
-from hf_distill.training.sampling import EpochLengthGroupedSampler, SetEpoch
+from hf_distill.training.sampling import ExactlyResumed
 
 
-class DistillationTrainer(Trainer):
+class DistillationTrainer(ExactlyResumed, Trainer):
     """A Trainer whose student also learns from a teacher.
 
     Everything of the Trainer stays: arguments, callbacks, datasets, `accelerate launch`,
@@ -221,21 +220,12 @@ class DistillationTrainer(Trainer):
             model, {k: v for k, v in inputs.items() if k in kept}, *args, **kwargs
         )
 
-    # Sampling, logs, checkpoints
+    # Logs, checkpoints
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, without what an earlier call summed and did not log."""
         self._term_sums, self._steps_summed = {}, 0
         return super().train(*args, **kwargs)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        sampler = super()._get_train_sampler(train_dataset)
-        if isinstance(sampler, LengthGroupedSampler):
-            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            sampler = EpochLengthGroupedSampler(sampler, seed)
-            self.remove_callback(SetEpoch)
-            self.add_callback(SetEpoch(sampler))
-        return sampler
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the unweighted mean of each term, `loss_<name>`, to the training logs."""
