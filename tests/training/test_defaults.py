@@ -1,0 +1,114 @@
+"""With nothing else said, every head gets a mixture that suits it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from torch.nn import functional as F
+from transformers import DataCollatorForLanguageModeling
+
+from hf_distill.objectives import KLDivergence, LogitMSE, SigmoidKL
+from hf_distill.signals.head import head_of
+from hf_distill.training.requests import has_labels
+from tests import tiny
+from tests.training.runs import (
+    HEADLESS,
+    HEADS,
+    MASKED,
+    SEQUENCE,
+    SPAN,
+    TOKEN,
+    examples,
+    logged,
+    student,
+    teacher,
+    terms,
+    trainer,
+)
+
+CLASSIFIED = {"hidden", "kl", "task"}
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("head", HEADS)
+def test_every_family_and_head_trains(head: str, family: str, tmp_path: Path) -> None:
+    """A family whose forward names or shapes something else fails here, or learns nothing."""
+    run = trainer(tmp_path, head, model=student(head, family), gradient_accumulation_steps=2)
+    before = {name: weight.clone() for name, weight in run.model.state_dict().items()}
+    run.train()
+    expected = {"hidden", "similarity"} if head == HEADLESS else CLASSIFIED
+    assert terms(run) == expected
+    for number, total in enumerate(logged(run)):
+        parts = [logged(run, f"loss_{name}")[number] for name in expected]
+        assert all(0 < part < 1000 for part in parts)
+        assert total == pytest.approx(sum(parts), rel=1e-4)
+    assert any(not torch.equal(w, before[n]) for n, w in run.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "objective", "expected"),
+    [
+        ({}, KLDivergence, CLASSIFIED),
+        ({"problem_type": "multi_label_classification"}, SigmoidKL, CLASSIFIED),
+        ({"num_labels": 1}, LogitMSE, {"hidden", "mse", "task"}),
+    ],
+    ids=["single label", "multi-label", "regression"],
+)
+def test_the_problem_decides(
+    changes: dict[str, Any], objective: type, expected: set[str], tmp_path: Path
+) -> None:
+    """Softmax over independent labels, or over one number, is constant 1: nothing is learnt."""
+    data = examples(8)
+    if "problem_type" in changes:
+        for one in data:
+            one["labels"] = F.one_hot(one["labels"], 3).float()
+    run = trainer(
+        tmp_path, model=student(**changes), teacher=teacher(**changes), train_dataset=data
+    )
+    run.train()
+    assert terms(run) == expected
+    found = [type(term.objective) for term in run.mixture.terms.values()]
+    assert objective in found
+
+
+@pytest.mark.parametrize("head", [SEQUENCE, TOKEN, SPAN, MASKED])
+def test_unlabelled_data_has_no_task_term(head: str, tmp_path: Path) -> None:
+    """A task term without labels is 0 in the logs, or an error in the first step."""
+    run = trainer(tmp_path, head, labelled=False)
+    run.train()
+    assert terms(run) == {"hidden", "kl"}
+
+
+def test_a_teacher_of_another_head_shows_hidden_states_only(tmp_path: Path) -> None:
+    """Its logits have another meaning, whatever their shape."""
+    run = trainer(tmp_path, teacher=teacher(TOKEN))
+    run.train()
+    assert terms(run) == {"hidden", "task"}
+
+
+def test_a_collator_that_masks_makes_labels(tmp_path: Path) -> None:
+    """Masked language modelling has no label column: its task term would be left out."""
+
+    class Masking(DataCollatorForLanguageModeling):
+        mlm = True
+
+        def __init__(self) -> None: ...
+
+    head = head_of(student(MASKED))
+    unlabelled = examples(2, MASKED, labelled=False)
+    assert has_labels(unlabelled, head, Masking())
+    assert not has_labels(unlabelled, head)
+
+
+def test_labels_are_found_under_the_names_that_the_trainer_knows() -> None:
+    """The Trainer renames `label` to `labels` in its collator, after we looked."""
+    head = head_of(student())
+    for name in ("label", "labels", "label_ids"):
+        assert has_labels(Dataset.from_dict({name: [0, 1]}), head)
+        assert has_labels([{name: 0}], head)
+    assert not has_labels(Dataset.from_dict({"text": ["a"]}), head)
+    assert has_labels(iter([]), head)
