@@ -30,19 +30,23 @@ class Splits(NamedTuple):
     """In words, for tables and cards."""
 
 
-def load_splits(data: Data) -> Splits:
+def load_splits(data: Data, *, prose: str | None = None) -> Splits:
     """Load both splits.
+
+    Args:
+        data: What the recipe says of them.
+        prose: A column whose blank rows are left out.
 
     Raises:
         ValueError: A path, split or file that is not there.
     """
-    train = _load(data, data.train, "data.train")
+    train = _without_blanks(_load(data, data.train, "data.train"), prose)
     if data.evaluation is None:
         parts = train.train_test_split(HELD_OUT, seed=_SPLIT_SEED)
         train, evaluation = parts["train"], parts["test"]
         named = f"a tenth of {data.train}, held out"
     else:
-        evaluation = _load(data, data.evaluation, "data.evaluation")
+        evaluation = _without_blanks(_load(data, data.evaluation, "data.evaluation"), prose)
         named = data.evaluation
     return Splits(_limited(train, data.limit), _limited(evaluation, data.limit), named)
 
@@ -119,6 +123,12 @@ def _values(split: Dataset, column: str, nested: bool) -> set[Any]:
             "supported by recipes: use DistillationTrainer in a script."
         )
     return found
+
+
+def _without_blanks(split: Dataset, column: str | None) -> Dataset:
+    if column is None or column not in split.column_names:
+        return split
+    return split.filter(lambda text: bool(text and text.strip()), input_columns=column)
 
 
 def _limited(split: Dataset, limit: int | None) -> Dataset:

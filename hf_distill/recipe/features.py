@@ -177,22 +177,17 @@ def _texts(
     recipe: Recipe, splits: Splits, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]
 ) -> Prepared:
     (column,) = _names(recipe.data, "text")
-    train, evaluation = (
-        split.filter(lambda text: bool(text and text.strip()), input_columns=column)
-        for split in (splits.train, splits.evaluation)
-    )
 
     def encode(batch: Mapping[str, list[Any]]) -> dict[str, Any]:
         return dict(tokenizer(batch[column], truncation=True, max_length=recipe.data.max_length))
 
-    kept = Splits(train, evaluation, splits.evaluated_on)
-    texts = list(evaluation[column])[:TEXTS]
+    texts = list(splits.evaluation[column])[:TEXTS]
     if len(texts) < 3:
         raise ValueError(
             f"evaluation must hold at least 3 texts, got {len(texts)}. Their similarities are "
             "what is compared: give more text."
         )
-    return _prepared(kept, encode, DataCollatorWithPadding(tokenizer), None, texts)
+    return _prepared(splits, encode, DataCollatorWithPadding(tokenizer), None, texts)
 
 
 def _prepared(

@@ -164,11 +164,16 @@ def _prepare(
     check_fit(recipe, config)
     tokenizer = load_tokenizer(located(recipe.teacher.model), config)
     with arguments.main_process_first(desc="preparing the data"):
-        splits = load_splits(recipe.data)
+        splits = load_splits(recipe.data, prose=_prose(recipe))
         check_data(recipe, splits)
         labels = choose_labels(recipe, splits, config)
         data = prepare(recipe, splits, tokenizer, labels)
     return Site(recipe, folder, data, tokenizer, labels, resume), splits
+
+
+def _prose(recipe: Recipe) -> str | None:
+    """The column of texts where they are all that there is."""
+    return str(recipe.data.text) if recipe.task == "text" else None
 
 
 def _check_request(request: Request) -> None:
