@@ -33,7 +33,7 @@ from hf_distill.training.trainer import DistillationTrainer
 HELD_OUT = 1000
 MAX_LENGTH = 64
 BATCH_SIZE = 64
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 5e-4
 
 
 @dataclass(frozen=True)
@@ -204,5 +204,6 @@ def _arguments(task: Task, folder: Path) -> TrainingArguments:
         logging_steps=max(1, task.steps // 20),
         save_strategy="no",
         report_to=[],
+        dataloader_pin_memory=torch.accelerator.is_available(),
         **LENGTH_GROUPED,
     )
