@@ -29,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", required=True, help="folder of train.parquet and test.parquet")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (3)")
+    parser.add_argument("--first-seed", type=int, default=1, help="so that processes can share (1)")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-trec"), help="folder")
     parser.add_argument("--limit", type=int, help="at most so many examples, for a trial")
     parser.add_argument("--threads", type=int, help="of torch; 1 is fastest on a busy machine")
@@ -47,7 +48,7 @@ def results(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     changes = [f"data.path={options.data}"]
     if options.limit:
         changes.append(f"data.limit={options.limit}")
-    for seed in range(1, options.seeds + 1):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         # The first run of a seed makes the teacher; the others are given it.
         teacher: list[str] = []
         for size, recipe in STUDENTS.items():
