@@ -25,6 +25,7 @@ def user_errors(debug: bool) -> Iterator[None]:
     except (ValueError, FileNotFoundError) as error:
         if debug:
             raise
-        if is_main_process():
-            typer.echo(str(error), err=True)
+        # The others mostly say the same; where one fails alone, its sentence is needed.
+        told = str(error) if is_main_process() else f"process {os.environ['RANK']}: {error}"
+        typer.echo(told, err=True)
         raise typer.Exit(2) from error

@@ -61,11 +61,14 @@ def arguments_of(given: dict[str, Any], key: str, output: Path, seed: int) -> Tr
     """
     types = _argument_types()
     typed = {name: TypeAdapter(types[name]).validate_python(each) for name, each in given.items()}
+    no_accelerator = not torch.accelerator.is_available()
     usual: dict[str, Any] = {
         "save_total_limit": 1,
         "logging_steps": 50,
-        # Without an accelerator the Trainer's default only warns.
-        "dataloader_pin_memory": torch.accelerator.is_available(),
+        # Without it several processes on CPUs would each train by itself: `accelerate launch` does
+        # not hand the `use_cpu` of its configuration on.
+        "use_cpu": no_accelerator,
+        "dataloader_pin_memory": not no_accelerator,
         # Sentences of like length share a batch: less padding.
         **LENGTH_GROUPED,
     }

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, TrainingArguments
+from transformers.utils import logging
 
 from hf_distill.recipe.checkpoints import export, load_tokenizer, write_text
-from hf_distill.recipe.classes import arguments_of
 from hf_distill.recipe.data import Splits, load_splits
 from hf_distill.recipe.features import check_data, prepare
 from hf_distill.recipe.folder import RunFolder
@@ -32,6 +33,7 @@ from hf_distill.recipe.training import (
     distil,
     obtain_teacher,
     student_arguments,
+    teacher_arguments,
     train_alone,
 )
 from hf_distill.student.indices import EXTRACTION_FILE
@@ -73,7 +75,10 @@ def run(request: Request, say: Say = lambda line: None) -> dict[str, Any]:
     if state == "finished":
         return _held(folder, request)
     arguments = student_arguments(recipe, folder, "student")
-    tell = say if arguments.process_index == 0 else _silent
+    tell = say
+    if arguments.process_index != 0:
+        tell = _silent
+        logging.set_verbosity_error()
     site, splits = _prepare(request, folder, arguments, resume=state == "interrupted")
     counts = {"train": len(site.data.train), "evaluation": len(site.data.evaluation)}
     tell(f"Data: {counts['train']:,} features to learn from, {counts['evaluation']:,} to measure.")
@@ -157,9 +162,9 @@ def _prepare(
 ) -> tuple[Site, Splits]:
     """Everything that can be known to be wrong before anything is written."""
     recipe = request.recipe
+    _check_processes(arguments)
     if recipe.teacher.training is not None:
-        spot = folder.checkpoints / "teacher"
-        arguments_of(recipe.teacher.training, "teacher.training", spot, recipe.seed)
+        teacher_arguments(recipe, folder)
     config = load_config(recipe.teacher.model, "teacher.model")
     check_fit(recipe, config)
     tokenizer = load_tokenizer(located(recipe.teacher.model), config)
@@ -169,6 +174,16 @@ def _prepare(
         labels = choose_labels(recipe, splits, config)
         data = prepare(recipe, splits, tokenizer, labels)
     return Site(recipe, folder, data, tokenizer, labels, resume), splits
+
+
+def _check_processes(arguments: TrainingArguments) -> None:
+    """Processes that do not find each other would all train, and all write the same files."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != arguments.world_size:
+        raise ValueError(
+            f"processes must train together, got {launched} that were launched and "
+            f"{arguments.world_size} in this group. On CPUs add --set training.use_cpu=true."
+        )
 
 
 def _prose(recipe: Recipe) -> str | None:

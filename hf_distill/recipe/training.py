@@ -48,6 +48,13 @@ def student_arguments(recipe: Recipe, folder: RunFolder, label: str) -> Training
     return arguments_of(recipe.training, "training", folder.checkpoints / label, recipe.seed)
 
 
+def teacher_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
+    """The arguments of the teacher's fine-tuning, on the student's kind of device."""
+    device = {key: each for key, each in recipe.training.items() if key == "use_cpu"}
+    given = {**device, **(recipe.teacher.training or {})}
+    return arguments_of(given, "teacher.training", folder.checkpoints / "teacher", recipe.seed)
+
+
 def obtain_teacher(site: Site) -> tuple[PreTrainedModel, float | None]:
     """The teacher, fine-tuned first where the recipe asks for it; and the seconds that took.
 
@@ -83,14 +90,9 @@ def train_alone(site: Site, student: PreTrainedModel) -> Trained:
 
 def _fine_tune(site: Site) -> float:
     """Write a teacher; the seconds that its training took."""
-    recipe, folder = site.recipe, site.folder
-    model = base_of_teacher(recipe, site.labels)
-    arguments = arguments_of(
-        recipe.teacher.training or {},
-        "teacher.training",
-        folder.checkpoints / "teacher",
-        recipe.seed,
-    )
+    folder = site.folder
+    model = base_of_teacher(site.recipe, site.labels)
+    arguments = teacher_arguments(site.recipe, folder)
     trained = _run(_plain_trainer(site, model, arguments), site.resume)
     made_by = json.dumps(_made_by(site), indent=2) + "\n"
     export(trained.trainer, site.tokenizer, folder.teacher, {_MADE_BY: made_by})
