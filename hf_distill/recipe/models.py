@@ -108,9 +108,7 @@ def choose_labels(recipe: Recipe, splits: Splits, teacher: Any) -> list[str]:
 
 def base_of_teacher(recipe: Recipe, labels: Sequence[str]) -> PreTrainedModel:
     """The teacher before it is fine-tuned; a head that it lacks is random."""
-    return _auto(recipe).from_pretrained(
-        located(recipe.teacher.model), dtype=torch.float32, **_named(labels)
-    )
+    return _with_head(recipe, recipe.teacher.model, labels)
 
 
 def finished_teacher(recipe: Recipe, source: str, labels: Sequence[str]) -> PreTrainedModel:
@@ -156,9 +154,14 @@ def _loaded_student(recipe: Recipe, labels: Sequence[str]) -> PreTrainedModel:
             f"student.model must have its classes in the order {list(labels)}, got {held}. Its "
             "head would begin by confusing them: take one of that order, or one without a head."
         )
-    # A new head is random: seeded, and without touching the global generators.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+    return _with_head(recipe, name, labels)
+
+
+def _with_head(recipe: Recipe, name: str, labels: Sequence[str]) -> PreTrainedModel:
+    """A model with the task's head; a new one is random, of the recipe's seed."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        # Its generator alone: torch.manual_seed would reseed the devices as well.
+        torch.default_generator.manual_seed(recipe.seed)
         return _auto(recipe).from_pretrained(located(name), dtype=torch.float32, **_named(labels))
 
 
