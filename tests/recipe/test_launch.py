@@ -1,0 +1,57 @@
+"""One recipe, two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.recipe import examples
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(tmp_path: Path) -> None:
+    """On CPUs it easily starts two runs that know nothing of each other, and write the same files."""
+    found = examples.recipe(tmp_path, "text-classification")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(found), encoding="utf-8")
+    config = ROOT / "recipes" / "accelerate" / "two_cpu.yaml"
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)),
+        *("--main_process_port", _free_port(), "-m", "hf_distill", "train"),
+        *("tiny.yaml", "--baseline", "--output", "out"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")}
+    environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert results["processes"] == 2
+    assert set(results["scores"]) == {"teacher", "student", "baseline"}
+    assert done.stdout.count("Measuring.") == 1, "only the main process speaks"
+    assert done.stdout.count("baseline (no teacher)") == 1
+    assert (tmp_path / "out" / "student" / "README.md").is_file()
+    card = (tmp_path / "out" / "student" / "README.md").read_text(encoding="utf-8")
+    assert "batch size 16" in card, "8 for each of two processes"
+    assert "accelerate launch --num_processes 2 -m hf_distill train" in card
