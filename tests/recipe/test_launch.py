@@ -25,7 +25,7 @@ def _free_port() -> str:
 
 @pytest.mark.slow
 def test_two_processes_train_together(tmp_path: Path) -> None:
-    """On CPUs it easily starts two runs that know nothing of each other, and write the same files."""
+    """On CPUs two runs are easily started that know nothing of each other, and share files."""
     found = examples.recipe(tmp_path, "text-classification")
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(found), encoding="utf-8")
     config = ROOT / "recipes" / "accelerate" / "two_cpu.yaml"
