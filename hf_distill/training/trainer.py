@@ -295,9 +295,5 @@ class DistillationTrainer(ExactlyResumed, Trainer):
 
 def _said(targets: Targets) -> dict[str, Any]:
     """The fields of `Signals` that the batch itself says."""
-    return {
-        "mask": targets.mask,
-        "rows": targets.rows,
-        "labels": targets.labels,
-        "labelled": targets.labelled,
-    }
+    names = ("mask", "rows", "labels", "labelled")
+    return {name: getattr(targets, name) for name in names}

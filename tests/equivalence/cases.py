@@ -19,7 +19,9 @@ from hf_distill.objectives import (
 )
 from tests.training.runs import (
     HEADLESS,
+    MASKED,
     SEQUENCE,
+    SPAN,
     TOKEN,
     Gradients,
     checkpointing,
@@ -61,6 +63,8 @@ _RELATIONS = {"relations": (1.0, MiniLMv2())}
 CASES: dict[str, Case] = {
     "sequences": Case(SEQUENCE, {**_KL, **_CE}),
     "uneven tokens": Case(TOKEN, {**_KL, **_CE}),
+    "masked tokens": Case(MASKED, {**_KL, **_CE}),
+    "spans": Case(SPAN, {**_KL, **_CE}),
     "regression": Case(
         SEQUENCE,
         {"mse": (0.5, LogitMSE()), "task": (1.0, SquaredError())},

@@ -60,6 +60,9 @@ def test_live_tensors_stay_as_many(tmp_path: Path) -> None:
     run.train()
     assert len(live.found) == len(COUNTED)
     assert len(set(live.found)) == 1, live.found
+    # Nodes of a graph are no objects of Python: what waits for the next log must have none.
+    assert len(run._term_sums) == 6
+    assert not any(waiting.requires_grad for waiting in run._term_sums.values())
 
 
 def padded(batch: Any) -> dict[str, torch.Tensor]:
