@@ -34,6 +34,11 @@ HELD_OUT = 1000
 MAX_LENGTH = 64
 BATCH_SIZE = 64
 LEARNING_RATE = 5e-4
+# Fidelity is about the order of all pairs; a low temperature would look at the nearest ones only.
+OBJECTIVES = {
+    "hidden": (1.0, HiddenMSE()),
+    "similarity": (4.0, SimilarityKL(temperature=0.2)),
+}
 
 
 @dataclass(frozen=True)
@@ -182,7 +187,8 @@ def _distil(name: str, model: PreTrainedModel, task: Task, folder: Path) -> Trai
         model=model,
         teacher=task.teacher,
         args=_arguments(task, folder),
-        objectives={"hidden": (1.0, HiddenMSE()), "similarity": (1.0, SimilarityKL())},
+        objectives=OBJECTIVES,
+        layer_mapping="last",
         train_dataset=task.train,
         processing_class=task.tokenizer,
         data_collator=DataCollatorWithPadding(task.tokenizer),
