@@ -28,6 +28,10 @@ class Targets:
     kept: Tensor | None = None
     """[B, T] bool: the tokens that rows are made of, where the others are dropped."""
 
+    def said(self) -> dict[str, Any]:
+        """The fields of `Signals` that a batch itself says."""
+        return {name: getattr(self, name) for name in ("mask", "rows", "labels", "labelled")}
+
     def counts(self) -> dict[Unit, Tensor]:
         """The number of units in this batch; 0 of those that its head does not have."""
         none = self.mask.new_zeros((), dtype=torch.long)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -113,3 +114,12 @@ def _scores(history: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def named(model: nn.Module) -> str:
     """A model's name: where it was loaded from, else its class."""
     return plain_model(model).name_or_path or type(plain_model(model)).__name__
+
+
+def refuse_given(unsupported: Mapping[str, Any]) -> None:
+    """Raise ValueError for those of the Trainer's card arguments that ours would not use."""
+    given = sorted(name for name, value in unsupported.items() if value is not None)
+    if given:
+        raise ValueError(
+            f"a card's arguments must not hold {given}. Put data into trainer.measured['data']."
+        )

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from hf_distill.objectives.base import Shape
 from hf_distill.objectives.mixture import Mixture
-from hf_distill.signals.capture import Features, Recorder
+from hf_distill.signals.capture import Features
 
 NAME = "distillation_heads"
 """The submodule's name in the student."""
 FILE = "_distillation_heads.safetensors"
 """Beside a checkpoint's weights. The Trainer uploads no file that begins with an underscore."""
-FEATURES = "features"
-"""The key of the recorded features in the student's training outputs."""
+Projected = dict[int, Tensor]
+"""layer -> [B, T, teacher's width]."""
 
 
 class DistillationHeads(nn.Module):
@@ -54,42 +54,23 @@ class DistillationHeads(nn.Module):
         }
         return {**features, **added}
 
-
-def projected_layers(mixture: Mixture) -> frozenset[int]:
-    """The student layers that some objective compares coordinate by coordinate."""
-    return frozenset(
-        student
-        for term in mixture.terms.values()
-        if term.objective.equal_width
-        for student, _ in term.pairs
-    )
+    def projected(self, features: Features) -> Projected:
+        """What `forward` added, by layer."""
+        return {int(layer): features[f"projected.{layer}"] for layer in self.projections}
 
 
-def attach(student: Any, heads: DistillationHeads, recorder: Recorder, logits: bool) -> None:
-    """Make the student carry its heads, and show features while its recorder is armed.
+def heads_for(mixture: Mixture, student: Shape, teacher: Shape, seed: int) -> DistillationHeads:
+    """Projections of the layers that some objective compares coordinate by coordinate.
 
-    Args:
-        student: The model to train.
-        heads: Becomes a submodule, whose weights `save_pretrained` ignores.
-        recorder: The student's.
-        logits: Whether the loss reads the student's own outputs. They are detached where it does
-            not: DDP would wait for gradients that never come.
+    There are none where the widths are equal.
     """
-
-    def publish(module: nn.Module, args: Any, outputs: Any) -> Any:
-        if not recorder.armed:
-            return outputs
-        features = heads(recorder.take())
-        shown = {
-            name: value if logits or not isinstance(value, Tensor) else value.detach()
-            for name, value in outputs.items()
-        }
-        return {**shown, FEATURES: features}
-
-    student.add_module(NAME, heads)
-    keys = {f"{NAME}.{key}" for key in heads.state_dict()}
-    student._keys_to_ignore_on_save = set(student._keys_to_ignore_on_save or ()) | keys
-    student.register_forward_hook(publish)
+    layers = frozenset(
+        layer
+        for term in mixture.terms.values()
+        if term.objective.equal_width and student.width != teacher.width
+        for layer, _ in term.pairs
+    )
+    return DistillationHeads(layers, student.width, teacher.width, seed)
 
 
 def save(heads: DistillationHeads, folder: str, state: Mapping[str, Tensor] | None) -> None:
@@ -117,7 +98,6 @@ def load(heads: DistillationHeads, folder: str) -> None:
     if not path.is_file():
         raise FileNotFoundError(
             f"checkpoint must hold {FILE}, got {folder!r} without it. Resume from a checkpoint "
-            "that "
-            "DistillationTrainer wrote."
+            "that DistillationTrainer wrote."
         )
     heads.load_state_dict(load_file(path))

@@ -16,12 +16,11 @@ from transformers import Trainer, TrainingArguments
 
 from hf_distill.objectives.reduce import masked_mean
 from hf_distill.release.card import render
-from hf_distill.signals.capture import Recorder, signals
 from hf_distill.signals.head import Head, Targets, head_of
 from hf_distill.signals.signals import Signals, Unit
 from hf_distill.teacher.live import LiveTeacher
 from hf_distill.training import heads as learnt
-from hf_distill.training.card import describe, model_facts, named
+from hf_distill.training.card import describe, model_facts, named, refuse_given
 from hf_distill.training.defaults import (
     LayerMapping,
     Objectives,
@@ -29,6 +28,7 @@ from hf_distill.training.defaults import (
     default_objectives,
     task_objective,
 )
+from hf_distill.training.learner import Learner
 from hf_distill.training.pairing import check_pair, load_teacher, match_classes, shape_of
 from hf_distill.training.requests import check_devices, check_request, has_labels, redact
 from hf_distill.training.sampling import ExactlyResumed
@@ -101,7 +101,13 @@ class DistillationTrainer(ExactlyResumed, Trainer):
         self.mixture = build_mixture(objectives, layer_mapping, shape_of(model), shape_of(taught))
         check_pair(model, taught, self.mixture, given.get("processing_class"))
         self._task_objective = task_objective(self.head.problem, args.label_smoothing_factor)
-        self._prepare_student(model, shape_of(taught).width, args)
+        student_demand, teacher_demand = self.mixture.demands()
+        classes = match_classes(model, taught) if teacher_demand.logits else None
+        self._heads = learnt.heads_for(self.mixture, shape_of(model), shape_of(taught), args.seed)
+        self.student = Learner(model, student_demand, self.head, self._heads)
+        if args.gradient_checkpointing and args.ddp_find_unused_parameters is None:
+            # The Trainer would say False; layers that no objective reads have no gradient.
+            args.ddp_find_unused_parameters = True
         redact(args)
         super().__init__(model, args, *positional, **kwargs)
         if Version(transformers.__version__) < Version("5.19"):
@@ -110,27 +116,12 @@ class DistillationTrainer(ExactlyResumed, Trainer):
             self.compute_loss_func = lambda *_: None
         self.teacher_facts = named(taught), model_facts(taught)
         self.measured: dict[str, Any] = {}
-        demand = self.mixture.demands()[1]
-        classes = match_classes(model, taught) if demand.logits else None
-        self.teacher = LiveTeacher(taught, demand, self.head, classes=classes, prepare=self._place)
+        self.teacher = LiveTeacher(
+            taught, teacher_demand, self.head, classes=classes, prepare=self._place
+        )
         self._counts: dict[Unit, Tensor] | None = None
         self._term_sums: dict[str, Tensor] = {}
         self._steps_summed = 0
-
-    def _prepare_student(
-        self, model: nn.Module, teacher_width: int, args: TrainingArguments
-    ) -> None:
-        """Attach heads and recorder, before the Trainer moves and compiles the model."""
-        self._student_columns = list(inspect.signature(model.forward).parameters)
-        self._demand = self.mixture.demands()[0]
-        width = shape_of(model).width
-        layers = learnt.projected_layers(self.mixture) if width != teacher_width else frozenset()
-        self._recorder = Recorder(model, self._demand)
-        self._heads = learnt.DistillationHeads(layers, width, teacher_width, args.seed)
-        learnt.attach(model, self._heads, self._recorder, logits=self._demand.logits)
-        if args.gradient_checkpointing and args.ddp_find_unused_parameters is None:
-            # The Trainer would say False; layers that no objective reads have no gradient.
-            args.ddp_find_unused_parameters = True
 
     def _place(self, teacher: nn.Module) -> nn.Module:
         """Prepare the teacher as the student is, not counted among accelerate's trained models."""
@@ -163,14 +154,6 @@ class DistillationTrainer(ExactlyResumed, Trainer):
             self._steps_summed += 1
         return batches, items
 
-    def _student_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        labels = self.head.label_names
-        return {
-            name: value
-            for name, value in inputs.items()
-            if name in self._student_columns and name not in labels
-        }
-
     # The loss
 
     def compute_loss(
@@ -183,39 +166,29 @@ class DistillationTrainer(ExactlyResumed, Trainer):
         """The mixture in training, the task loss in evaluation; the units are our own counts."""
         targets = self.head.targets(inputs)
         if not model.training:
-            outputs = model(**self._student_inputs(inputs))
-            student = Signals(logits=self.head.logits(outputs, targets), **_said(targets))
-            values = self._task_objective.forward(student, student, ())
-            loss = masked_mean(values, student.counted(self._task_objective.unit))
+            outputs = model(**self.student.inputs(inputs))
+            loss = self._task_loss(outputs, targets)
             return (loss, outputs) if return_outputs else loss
-
         taught = self.teacher.show(inputs, targets)
-        self._recorder.arm()
-        outputs = model(**self._student_inputs(inputs))
-        features = outputs.pop(learnt.FEATURES)
-        logits = self.head.logits(outputs, targets) if self._demand.logits else None
-        student = signals(
-            features,
-            self._demand,
-            self.accelerator.unwrap_model(model).config,
-            logits=logits,
-            **_said(targets),
-        )
-        projected = {
-            int(k.split(".")[1]): v for k, v in features.items() if k.startswith("projected.")
-        }
-        loss, terms = self.mixture(student, taught, self._counts, projected)
+        outputs, shown, projected = self.student.show(model, inputs, targets)
+        loss, terms = self.mixture(shown, taught, self._counts, projected)
         for name, value in terms.items():
             self._term_sums[name] = self._term_sums.get(name, 0) + value.detach()
         # DDP averages gradients over processes; the divisor already counted all of them.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
+    def _task_loss(self, outputs: Mapping[str, Any], targets: Targets) -> Tensor:
+        """The mean loss against gold labels."""
+        shown = Signals(logits=self.head.logits(outputs, targets), **targets.said())
+        values = self._task_objective.forward(shown, shown, ())
+        return masked_mean(values, shown.counted(self._task_objective.unit))
+
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         """The Trainer's, without the columns that only the teacher reads."""
-        kept = {*self._student_columns, *self.label_names}
+        kept = {*self.student.columns, *self.label_names}
         return super().prediction_step(
             model, {k: v for k, v in inputs.items() if k in kept}, *args, **kwargs
         )
@@ -264,23 +237,18 @@ class DistillationTrainer(ExactlyResumed, Trainer):
             **unsupported: The Trainer's other arguments. Refused: what they would say of the data
                 goes into `measured["data"]`.
         """
-        given = sorted(name for name, value in unsupported.items() if value is not None)
-        if given:
-            raise ValueError(
-                f"a card's arguments must not hold {given}. Put data into trainer.measured['data']."
-            )
-        if not self.is_world_process_zero():
-            return
-        said = {
-            "language": language,
-            "license": license,
-            "tags": [tags] if isinstance(tags, str) else tags,
-            "name": model_name,
-            "base_model": finetuned_from,
-        }
-        facts = {name: value for name, value in said.items() if value is not None}
-        card = render(describe(self, **{**self.measured, **facts}))
-        Path(self.args.output_dir, "README.md").write_text(card, encoding="utf-8")
+        refuse_given(unsupported)
+        if self.is_world_process_zero():
+            said = {
+                "language": language,
+                "license": license,
+                "tags": [tags] if isinstance(tags, str) else tags,
+                "name": model_name,
+                "base_model": finetuned_from,
+            }
+            facts = {name: value for name, value in said.items() if value is not None}
+            card = render(describe(self, **{**self.measured, **facts}))
+            Path(self.args.output_dir, "README.md").write_text(card, encoding="utf-8")
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
@@ -291,9 +259,3 @@ class DistillationTrainer(ExactlyResumed, Trainer):
     def _load_best_model(self) -> None:
         super()._load_best_model()
         learnt.load(self._heads, self.state.best_model_checkpoint)
-
-
-def _said(targets: Targets) -> dict[str, Any]:
-    """The fields of `Signals` that the batch itself says."""
-    names = ("mask", "rows", "labels", "labelled")
-    return {name: getattr(targets, name) for name in names}
