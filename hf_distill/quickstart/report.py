@@ -115,7 +115,7 @@ def write(
     """Write student/, README.md, curves.png and results.json into an existing folder."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.save_pretrained(folder / "student")
-    save_tokenizer(tokenizer, folder / "student", model.config.max_position_embeddings)
+    save_tokenizer(tokenizer, folder / "student")
     card = render(describe(trainer, **_card_facts(results, asked)))
     (folder / "README.md").write_text(card, encoding="utf-8")
     plot_curves(folder / "curves.png", curves)

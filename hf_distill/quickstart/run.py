@@ -13,7 +13,6 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
-    AutoTokenizer,
     DataCollatorWithPadding,
     PreTrainedModel,
     TrainerCallback,
@@ -24,6 +23,7 @@ from hf_distill.evaluation.fidelity import embed, fidelity
 from hf_distill.objectives import HiddenMSE, SimilarityKL
 from hf_distill.quickstart.report import Asked, Results, measure, print_table, write
 from hf_distill.quickstart.text import held_out, python_sentences, read_sentences
+from hf_distill.release.tokenizer import load_tokenizer
 from hf_distill.student import extract, fresh
 from hf_distill.teacher.embedded import PACKAGE, embedded_teacher
 from hf_distill.training.card import versions
@@ -166,7 +166,7 @@ def _prepare(teacher: str, text: str | None, steps: int, seed: int) -> Task:
     """Load teacher and text, and let the teacher embed the held-out sentences."""
     folder = embedded_teacher() if teacher == PACKAGE else teacher
     model = AutoModel.from_pretrained(folder, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(str(folder), model.config)
     found = python_sentences() if text is None else read_sentences(text)
     train, kept = held_out(found, HELD_OUT, seed)
     print(f"Teacher: {teacher}. Text: {len(train)} sentences, and {len(kept)} held out.")

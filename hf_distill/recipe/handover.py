@@ -5,20 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import Trainer
-
 from hf_distill.recipe.models import Start, published
-from hf_distill.recipe.schema import TASKS, Data, Recipe
-from hf_distill.release.card import (
-    CardFacts,
-    DataFacts,
-    Measured,
-    ModelFacts,
-    TermFacts,
-    TrainingFacts,
-    render,
-)
+from hf_distill.recipe.schema import Data, Recipe
+from hf_distill.release.card import DataFacts, Measured, ModelFacts, render
 from hf_distill.release.names import shown_name
+from hf_distill.training.card import describe
 from hf_distill.training.trainer import DistillationTrainer
 
 _LABELS = {
@@ -40,9 +31,9 @@ def card(
     """
     sized = {label: _model(each) for label, each in results["sizes"].items()}
     data, examples = recipe.data, results["examples"]
-    facts = CardFacts(
+    facts = describe(
+        trainer,
         name=results["name"],
-        head=TASKS[recipe.task].card_head,
         student=sized["student"],
         teacher_name=_teacher_name(recipe),
         teacher=sized["teacher"],
@@ -53,19 +44,7 @@ def card(
         },
         initialisation=_initialisation(recipe, start),
         base_model=_base_model(recipe),
-        terms=[
-            TermFacts(
-                name=name,
-                objective=type(term.objective).__name__,
-                weight=term.weight,
-                settings=term.objective.settings(),
-                pairs=list(term.pairs),
-                citation=term.objective.citation,
-            )
-            for name, term in trainer.mixture.terms.items()
-        ],
         data=[_data(data, data.train, examples["train"])],
-        training=_training(recipe, trainer, results["seconds"]["student"]),
         evaluated_on=_data(data, results["evaluated_on"], examples["evaluation"]),
         scores={_LABELS.get(label, label): each for label, each in results["scores"].items()},
         speeds={
@@ -114,16 +93,3 @@ def _initialisation(recipe: Recipe, start: Start) -> str:
         return "random weights"
     kept = ", ".join(map(str, start.indices.layers))
     return f"cut out of the teacher: layers {kept}, by {recipe.student.how}"
-
-
-def _training(recipe: Recipe, trainer: Trainer, seconds: float) -> TrainingFacts:
-    arguments, state = trainer.args, trainer.state
-    batch = trainer.get_total_train_batch_size(arguments)
-    return TrainingFacts(
-        epochs=round(float(state.epoch or 0), 2),
-        steps=state.global_step,
-        batch_size=batch,
-        learning_rate=arguments.learning_rate,
-        seed=recipe.seed,
-        seconds=seconds,
-    )

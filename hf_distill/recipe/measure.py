@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from transformers import (
 from hf_distill.evaluation.fidelity import embed, fidelity
 from hf_distill.evaluation.speed import machine, sentences_per_second, sizes
 from hf_distill.recipe.features import Prepared
+from hf_distill.training.card import versions
 
 BATCHES = (1, 32)
 """Sentences at a time: one request, and many."""
@@ -96,12 +96,10 @@ def speeds(
 
 def circumstances(arguments: TrainingArguments) -> dict[str, Any]:
     """On what it was measured: machine, processes, versions."""
-    packages = ("hf-distill", "torch", "transformers", "datasets", "accelerate")
-    versions = {name: version(name) for name in packages}
     return {
         "machine": machine(arguments.device),
         "processes": arguments.world_size,
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": {"python": platform.python_version(), **versions()},
     }
 
 

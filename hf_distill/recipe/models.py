@@ -9,17 +9,16 @@ import torch
 import transformers
 from transformers import AutoConfig, PreTrainedModel
 
-from hf_distill.objectives.base import Shape
-from hf_distill.recipe.checkpoints import positions
 from hf_distill.recipe.classes import mapping_of, objectives_of
 from hf_distill.recipe.data import Splits, class_names
 from hf_distill.recipe.features import label_column
 from hf_distill.recipe.schema import TASKS, Recipe
+from hf_distill.release.tokenizer import positions
 from hf_distill.signals.head import HEADS
 from hf_distill.student import IndexSets, extract, fresh, student_config
 from hf_distill.teacher.embedded import PACKAGE, PUBLISHED_AS, embedded_teacher
 from hf_distill.training.defaults import build_mixture
-from hf_distill.training.pairing import load_teacher
+from hf_distill.training.pairing import load_teacher, shape_in
 
 
 class Start(NamedTuple):
@@ -77,7 +76,7 @@ def check_fit(recipe: Recipe, teacher: Any) -> None:
         student = load_config(str(asked.model), "student.model")
     objectives = objectives_of(recipe)
     if objectives is not None:
-        shapes = _shape(student), _shape(teacher)
+        shapes = shape_in(student), shape_in(teacher)
         mixture = build_mixture(objectives, mapping_of(recipe), *shapes)
         for term in mixture.terms.values():
             term.objective.check(*shapes)
@@ -174,7 +173,3 @@ def _named(labels: Sequence[str]) -> dict[str, Any]:
         return {}
     names = dict(enumerate(labels))
     return {"id2label": names, "label2id": {name: at for at, name in names.items()}}
-
-
-def _shape(config: Any) -> Shape:
-    return Shape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads)

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.utils import logging
 
-from hf_distill.recipe.checkpoints import export, load_tokenizer, write_text
+from hf_distill.recipe.checkpoints import export, write_text
 from hf_distill.recipe.data import Splits, load_splits
 from hf_distill.recipe.features import check_data, prepare
 from hf_distill.recipe.folder import RunFolder
@@ -36,6 +36,7 @@ from hf_distill.recipe.training import (
     teacher_arguments,
     train_alone,
 )
+from hf_distill.release.tokenizer import load_tokenizer
 from hf_distill.student.indices import EXTRACTION_FILE
 
 Say = Callable[[str], None]

@@ -6,26 +6,52 @@ import json
 from pathlib import Path
 from typing import Any
 
-_TRACES = ("is_local", "local_files_only", "name_or_path", "_commit_hash")
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+_UNLIMITED = 10**9
+_AFTER_PADDING = {"camembert", "mpnet", "roberta", "xlm-roberta"}
+"""Families whose positions are counted from the one after the padding token's."""
 
 
-def save_tokenizer(tokenizer: Any, folder: Path, positions: int) -> None:
-    """Save a tokenizer beside its model.
+def positions(config: Any) -> int | None:
+    """Tokens that a model can read, None where its family has no limit of its own."""
+    most = getattr(config, "max_position_embeddings", None)
+    if most is not None and config.model_type in _AFTER_PADDING:
+        most -= (config.pad_token_id or 0) + 1
+    return most
 
-    Args:
-        tokenizer: A Hugging Face tokenizer. It is not changed.
-        folder: The model's folder.
-        positions: The model's number of positions: texts are cut there where `truncation=True` is
-            asked for. Without it some published tokenizers do not cut at all.
+
+def load_tokenizer(source: str, config: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a model, cutting at what that model can read.
+
+    Raises:
+        ValueError: It is not a fast one.
     """
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"the tokenizer must be a fast one, got {type(tokenizer).__name__!r}. "
+            "Save its fast version beside the model."
+        )
+    most = positions(config)
+    if most is not None and tokenizer.model_max_length > _UNLIMITED:
+        # Without a limit of its own, `truncation=True` alone would cut nothing.
+        tokenizer.model_max_length = most
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer without what it remembers of this machine, for readers of vocab.txt too."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    for trace in _TRACES:
-        config.pop(trace, None)
-    config["model_max_length"] = min(positions, tokenizer.model_max_length)
-    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None and type(backend.model).__name__ == "WordPiece":
-        # What tools outside transformers read.
-        backend.model.save(str(folder))
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    for trace in ("is_local", "local_files_only", "name_or_path"):
+        settings.pop(trace, None)
+    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if json.loads(backend.to_str())["model"]["type"] == "WordPiece":
+        vocabulary = backend.get_vocab(with_added_tokens=False)
+        pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+        (folder / "vocab.txt").write_text("".join(f"{each}\n" for each in pieces), encoding="utf-8")

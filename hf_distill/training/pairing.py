@@ -37,7 +37,11 @@ def load_teacher(path: str | os.PathLike[str], head: Head) -> nn.Module:
 
 def shape_of(model: nn.Module) -> Shape:
     """Layers, width and attention heads of a model."""
-    config = base_model(model).config
+    return shape_in(base_model(model).config)
+
+
+def shape_in(config: Any) -> Shape:
+    """The same, in a config."""
     return Shape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
 
 

@@ -90,14 +90,7 @@ class DistillationTrainer(ExactlyResumed, Trainer):
         self.head: Head = head_of(model)
         taught = teacher if isinstance(teacher, nn.Module) else load_teacher(teacher, self.head)
         if objectives is None:
-            objectives = default_objectives(
-                self.head,
-                labelled=has_labels(
-                    given.get("train_dataset"), self.head, given.get("data_collator")
-                ),
-                teaches_logits=head_of(taught).suffix == self.head.suffix,
-                label_smoothing=args.label_smoothing_factor,
-            )
+            objectives = self._usual_objectives(taught, args, given)
         self.mixture = build_mixture(objectives, layer_mapping, shape_of(model), shape_of(taught))
         check_pair(model, taught, self.mixture, given.get("processing_class"))
         self._task_objective = task_objective(self.head.problem, args.label_smoothing_factor)
@@ -122,6 +115,17 @@ class DistillationTrainer(ExactlyResumed, Trainer):
         self._counts: dict[Unit, Tensor] | None = None
         self._term_sums: dict[str, Tensor] = {}
         self._steps_summed = 0
+
+    def _usual_objectives(
+        self, taught: nn.Module, args: TrainingArguments, given: Mapping[str, Any]
+    ) -> Objectives:
+        dataset, collator = given.get("train_dataset"), given.get("data_collator")
+        return default_objectives(
+            self.head,
+            labelled=has_labels(dataset, self.head, collator),
+            teaches_logits=head_of(taught).suffix == self.head.suffix,
+            label_smoothing=args.label_smoothing_factor,
+        )
 
     def _place(self, teacher: nn.Module) -> nn.Module:
         """Prepare the teacher as the student is, not counted among accelerate's trained models."""

@@ -11,11 +11,9 @@ from transformers import AutoTokenizer
 
 from hf_distill.recipe.checkpoints import (
     last_complete,
-    load_tokenizer,
-    positions,
-    save_tokenizer,
     write_text,
 )
+from hf_distill.release.tokenizer import load_tokenizer, positions, save_tokenizer
 from tests import tiny
 from tests.recipe import examples
 
