@@ -16,7 +16,7 @@ from hf_distill.evaluation.speed import machine, sentences_per_second
 from hf_distill.release.card import DataFacts, render
 from hf_distill.release.tokenizer import save_tokenizer
 from hf_distill.teacher.embedded import PACKAGE, PUBLISHED_AS
-from hf_distill.training.card import describe, model_facts
+from hf_distill.training.card import model_facts
 from hf_distill.training.trainer import DistillationTrainer
 
 Results = dict[str, Any]
@@ -116,7 +116,7 @@ def write(
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.save_pretrained(folder / "student")
     save_tokenizer(tokenizer, folder / "student")
-    card = render(describe(trainer, **_card_facts(results, asked)))
+    card = render(trainer.describe(**_card_facts(results, asked)))
     (folder / "README.md").write_text(card, encoding="utf-8")
     plot_curves(folder / "curves.png", curves)
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,6 @@ from hf_distill.recipe.models import Start, published
 from hf_distill.recipe.schema import Data, Recipe
 from hf_distill.release.card import DataFacts, Measured, ModelFacts, render
 from hf_distill.release.names import shown_name
-from hf_distill.training.card import describe
 from hf_distill.training.trainer import DistillationTrainer
 
 _LABELS = {
@@ -31,8 +30,7 @@ def card(
     """
     sized = {label: _model(each) for label, each in results["sizes"].items()}
     data, examples = recipe.data, results["examples"]
-    facts = describe(
-        trainer,
+    facts = trainer.describe(
         name=results["name"],
         student=sized["student"],
         teacher_name=_teacher_name(recipe),

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
+from transformers import Trainer
 
 from hf_distill.architectures import base_model, plain_model
-from hf_distill.release.card import CardFacts, ModelFacts, TermFacts, TrainingFacts
+from hf_distill.objectives.mixture import Mixture
+from hf_distill.release.card import ModelFacts, TermFacts, TrainingFacts
 from hf_distill.signals.head import Head
 from hf_distill.training.heads import NAME
-
-if TYPE_CHECKING:
-    from hf_distill.training.trainer import DistillationTrainer
 
 _HEADS = {
     "ForSequenceClassification": "sequence-classification",
@@ -55,50 +54,37 @@ def versions() -> dict[str, str]:
     return {package: version(package) for package in _PACKAGES}
 
 
-def describe(trainer: DistillationTrainer, **measured: Any) -> CardFacts:
-    """What a trainer knows of its student, with what others measured.
+def term_facts(mixture: Mixture) -> list[TermFacts]:
+    """What was compared."""
+    return [
+        TermFacts(
+            name=name,
+            objective=type(term.objective).__name__,
+            weight=term.weight,
+            settings=term.objective.settings(),
+            pairs=list(term.pairs),
+            citation=term.objective.citation,
+        )
+        for name, term in mixture.terms.items()
+    ]
 
-    Args:
-        trainer: After training; its last evaluation gives the student's scores.
-        **measured: Fields of `CardFacts`; they take precedence.
-    """
+
+def training_facts(trainer: Trainer) -> TrainingFacts:
+    """How long, how fast, in batches of which size."""
     state, args = trainer.state, trainer.args
     runtime = [entry["train_runtime"] for entry in state.log_history if "train_runtime" in entry]
-    batch = (
-        args.train_batch_size * args.gradient_accumulation_steps * trainer.accelerator.num_processes
+    processes = trainer.accelerator.num_processes
+    return TrainingFacts(
+        epochs=None if state.epoch is None else round(state.epoch, 2),
+        steps=state.global_step,
+        batch_size=args.train_batch_size * args.gradient_accumulation_steps * processes,
+        learning_rate=args.learning_rate,
+        seed=args.seed,
+        seconds=sum(runtime) if runtime else None,
     )
-    facts: dict[str, Any] = {
-        "name": args.hub_model_id or args.output_dir,
-        "head": card_head(trainer.head),
-        "student": model_facts(trainer.accelerator.unwrap_model(trainer.model)),
-        "teacher_name": trainer.teacher_facts[0],
-        "teacher": trainer.teacher_facts[1],
-        "terms": [
-            TermFacts(
-                name=name,
-                objective=type(term.objective).__name__,
-                weight=term.weight,
-                settings=term.objective.settings(),
-                pairs=list(term.pairs),
-                citation=term.objective.citation,
-            )
-            for name, term in trainer.mixture.terms.items()
-        ],
-        "training": TrainingFacts(
-            epochs=state.epoch,
-            steps=state.global_step,
-            batch_size=batch,
-            learning_rate=args.learning_rate,
-            seed=args.seed,
-            seconds=sum(runtime) if runtime else None,
-        ),
-        "scores": _scores(state.log_history),
-        "versions": versions(),
-    }
-    return CardFacts(**{**facts, **measured})
 
 
-def _scores(history: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def last_scores(history: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """The last evaluation."""
     evaluations = [entry for entry in history if any(key.startswith("eval_") for key in entry)]
     if not evaluations:

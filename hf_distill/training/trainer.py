@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
 from hf_distill.objectives.reduce import masked_mean
-from hf_distill.release.card import render
+from hf_distill.release.card import CardFacts, render
 from hf_distill.signals.head import Head, Targets, head_of
 from hf_distill.signals.signals import Signals, Unit
 from hf_distill.teacher.live import LiveTeacher
+from hf_distill.training import card
 from hf_distill.training import heads as learnt
-from hf_distill.training.card import describe, model_facts, named, refuse_given
 from hf_distill.training.defaults import (
     LayerMapping,
     Objectives,
@@ -107,7 +107,7 @@ class DistillationTrainer(ExactlyResumed, Trainer):
             # What `loss_is_scaled_for_ga` says later on; never called: compute_loss is our own.
             self.model_accepts_loss_kwargs = False
             self.compute_loss_func = lambda *_: None
-        self.teacher_facts = named(taught), model_facts(taught)
+        self.teacher_facts = card.named(taught), card.model_facts(taught)
         self.measured: dict[str, Any] = {}
         self.teacher = LiveTeacher(
             taught, teacher_demand, self.head, classes=classes, prepare=self._place
@@ -221,6 +221,26 @@ class DistillationTrainer(ExactlyResumed, Trainer):
         if self.args.should_save:
             learnt.save(self._heads, output_dir or self.args.output_dir, state_dict)
 
+    def describe(self, **measured: Any) -> CardFacts:
+        """What happened, for a card.
+
+        Args:
+            **measured: Fields of `CardFacts` that others measured; they take precedence, as do
+                those in the attribute `measured`.
+        """
+        known = {
+            "name": self.args.hub_model_id or self.args.output_dir,
+            "head": card.card_head(self.head),
+            "student": card.model_facts(self.accelerator.unwrap_model(self.model)),
+            "teacher_name": self.teacher_facts[0],
+            "teacher": self.teacher_facts[1],
+            "terms": card.term_facts(self.mixture),
+            "training": card.training_facts(self),
+            "scores": card.last_scores(self.state.log_history),
+            "versions": card.versions(),
+        }
+        return CardFacts(**{**known, **self.measured, **measured})
+
     def create_model_card(
         self,
         language: str | None = None,
@@ -241,7 +261,7 @@ class DistillationTrainer(ExactlyResumed, Trainer):
             **unsupported: The Trainer's other arguments. Refused: what they would say of the data
                 goes into `measured["data"]`.
         """
-        refuse_given(unsupported)
+        card.refuse_given(unsupported)
         if self.is_world_process_zero():
             said = {
                 "language": language,
@@ -251,8 +271,8 @@ class DistillationTrainer(ExactlyResumed, Trainer):
                 "base_model": finetuned_from,
             }
             facts = {name: value for name, value in said.items() if value is not None}
-            card = render(describe(self, **{**self.measured, **facts}))
-            Path(self.args.output_dir, "README.md").write_text(card, encoding="utf-8")
+            text = render(self.describe(**facts))
+            Path(self.args.output_dir, "README.md").write_text(text, encoding="utf-8")
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
