@@ -117,8 +117,9 @@ def run(
     _check(steps, output_dir, overwrite)
     began = time.perf_counter()
     task = _prepare(teacher, text, steps, seed)
-    extraction, before = extract(task.teacher, student), extract(task.teacher, student)
-    control = fresh(task.teacher, student, seed=seed)
+    # A few hundred steps do not overfit, and random masks are costly on a CPU.
+    extraction, before = (extract(task.teacher, student, dropout=0.0) for _ in range(2))
+    control = fresh(task.teacher, student, seed=seed, dropout=0.0)
     partial = output_dir.with_name(f"{output_dir.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     models = {
@@ -178,10 +179,6 @@ def _prepare(teacher: str, text: str | None, steps: int, seed: int) -> Task:
 def _distil(name: str, model: PreTrainedModel, task: Task, folder: Path) -> Trained:
     """Train one model on the teacher's hidden states and sentence similarities."""
     print(f"Training the {name}: {task.steps} steps of {BATCH_SIZE} sentences.")
-    for module in model.modules():
-        # A few hundred steps do not overfit, and random masks are costly on a CPU.
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
     curve = FidelityCurve(task)
     trainer = DistillationTrainer(
         model=model,

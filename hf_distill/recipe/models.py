@@ -134,8 +134,15 @@ def begin_student(recipe: Recipe, teacher: PreTrainedModel, labels: Sequence[str
     if asked.size is None:
         return Start(_loaded_student(recipe, labels), None)
     if asked.init == "random":
-        return Start(fresh(teacher, asked.size, recipe.seed), None)
-    cut = extract(teacher, asked.size, how=asked.how, layers=asked.layers, seed=recipe.seed)
+        return Start(fresh(teacher, asked.size, recipe.seed, dropout=asked.dropout), None)
+    cut = extract(
+        teacher,
+        asked.size,
+        how=asked.how,
+        layers=asked.layers,
+        seed=recipe.seed,
+        dropout=asked.dropout,
+    )
     return Start(cut.model, cut.indices)
 
 

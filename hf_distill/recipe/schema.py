@@ -101,6 +101,10 @@ class Student(Section):
         "uniform", description="Which of the teacher's layers are copied."
     )
 
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="The student's dropout; the teacher's without."
+    )
+
     @model_validator(mode="after")
     def _one_start(self) -> Self:
         if (self.size is None) == (self.model is None):
@@ -108,7 +112,7 @@ class Student(Section):
             raise ValueError(
                 f"must be given a size or a model, got {got!r}. Name exactly one of the two."
             )
-        cut = {"init", "how", "layers"} & self.model_fields_set
+        cut = {"init", "how", "layers", "dropout"} & self.model_fields_set
         if self.model is not None and cut:
             raise ValueError(
                 f"must be free of {', '.join(sorted(cut))} beside a model, got {self.model!r}. "

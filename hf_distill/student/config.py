@@ -63,8 +63,9 @@ def student_config(
     teacher_config: PretrainedConfig,
     *,
     layers: str | Sequence[int] = "uniform",
+    dropout: float | None = None,
 ) -> PretrainedConfig:
-    """A copy of the teacher's config with new sizes; family, vocabulary, labels and dropout stay.
+    """A copy of the teacher's config with new sizes; family, vocabulary and labels stay.
 
     A size that is not named is the teacher's. Where the width is another than the teacher's, heads
     that are not named keep the teacher's head size, and the feed-forward width is four times it.
@@ -76,6 +77,8 @@ def student_config(
         teacher_config: The teacher's config. It is not changed.
         layers: Which of the teacher's layers are copied, as `extract` takes it. Counts only where
             the config lists its layers one by one.
+        dropout: Of hidden states, attention and head; the teacher's where it is None. A small
+            student rarely overfits: 0 often learns more in the same number of steps.
 
     Raises:
         ValueError: The family cannot be cut, the size cannot be read, or such a student cannot be
@@ -89,6 +92,8 @@ def student_config(
     config = copy.deepcopy(teacher_config)
     for name, field in _FIELDS.items():
         setattr(config, name, getattr(student, field))
+    if dropout is not None:
+        _set_dropout(config, dropout)
     if getattr(config, "layer_types", None) is not None:
         kept = source_layers(layers, student.layers, teacher.layers)
         config.layer_types = [teacher_config.layer_types[layer - 1] for layer in kept]
@@ -96,6 +101,14 @@ def student_config(
     # no fine-tuned teacher.
     config.name_or_path = ""
     return config
+
+
+def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}. 0 is none.")
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    # Without a value of its own, a head takes that of the hidden states.
+    config.classifier_dropout = None
 
 
 def _check_family(config: PretrainedConfig) -> None:

@@ -36,6 +36,7 @@ def extract(
     layers: str | Sequence[int] = "uniform",
     seed: int = 0,
     rescale_qk: bool = False,
+    dropout: float | None = None,
 ) -> Extraction:
     """A smaller model of the teacher's class, every parameter a slice of the teacher's.
 
@@ -49,6 +50,7 @@ def extract(
         layers: `uniform`, `first`, `last`, or the teacher layers to copy, counted from 1.
         seed: For `random`.
         rescale_qk: Whether to make up for the smaller heads' scale, where heads are cut inside.
+        dropout: The student's; the teacher's where it is None.
 
     Returns:
         The student, in the teacher's dtype and on its device, and the index sets.
@@ -57,7 +59,7 @@ def extract(
         ValueError: The teacher's family or head cannot be cut, the size does not fit, or a name is
             unknown.
     """
-    config = _config(teacher, size, layers)
+    config = _config(teacher, size, layers, dropout)
     indices = choose(teacher, config, how=how, layers=layers, seed=seed)
     family = architecture(teacher.config)
     state = slice_state(teacher.state_dict(), teacher.base_model_prefix, family, indices)
@@ -71,7 +73,11 @@ def extract(
 
 
 def fresh(
-    teacher: PreTrainedModel, size: str | Mapping[str, int] | PretrainedConfig, seed: int = 0
+    teacher: PreTrainedModel,
+    size: str | Mapping[str, int] | PretrainedConfig,
+    seed: int = 0,
+    *,
+    dropout: float | None = None,
 ) -> PreTrainedModel:
     """The student that `extract` would give, from random weights: the control of an extraction.
 
@@ -79,24 +85,26 @@ def fresh(
         teacher: Gives class, config, dtype and device.
         size: As for `extract`.
         seed: Of the weights. The global generators are left as they were.
+        dropout: The student's; the teacher's where it is None.
 
     Raises:
         ValueError: The teacher's family cannot be cut, or the size does not fit.
     """
-    return _blank(teacher, _config(teacher, size, "uniform"), seed)
+    return _blank(teacher, _config(teacher, size, "uniform", dropout), seed)
 
 
 def _config(
     teacher: PreTrainedModel,
     size: str | Mapping[str, int] | PretrainedConfig,
     layers: str | Sequence[int],
+    dropout: float | None,
 ) -> PretrainedConfig:
     if not isinstance(teacher, PreTrainedModel):
         raise ValueError(
             f"teacher must be a transformers model, got {type(teacher).__name__!r}. "
             "Merge adapters first (merge_and_unload), unwrap what is compiled or parallel."
         )
-    return student_config(size, teacher.config, layers=layers)
+    return student_config(size, teacher.config, layers=layers, dropout=dropout)
 
 
 def _blank(teacher: PreTrainedModel, config: PretrainedConfig, seed: int) -> PreTrainedModel:

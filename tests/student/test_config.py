@@ -131,3 +131,20 @@ def test_presets_are_named_as_they_print() -> None:
         "22M": "L6-H384-A12-F1536",
         "33M": "L12-H384-A12-F1536",
     }
+
+
+def test_dropout_is_the_student_s_own() -> None:
+    """A dropout that reaches the hidden states and not the attention still masks what is learnt."""
+    teacher = tiny.config("Bert", hidden_dropout_prob=0.1, classifier_dropout=0.3)
+    assert student_config("L1", teacher).hidden_dropout_prob == 0.1
+    config = student_config("L1", teacher, dropout=0.0)
+    assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.0, 0.0)
+    assert config.classifier_dropout is None
+    assert teacher.classifier_dropout == 0.3
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_impossible_dropout_is_refused(dropout: float) -> None:
+    """Torch says so only when the model is built, and 1 leaves nothing to learn from."""
+    with pytest.raises(ValueError, match="dropout must be at least 0 and below 1"):
+        student_config("L1", tiny.config("Bert"), dropout=dropout)
