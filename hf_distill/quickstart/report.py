@@ -22,6 +22,8 @@ from hf_distill.training.trainer import DistillationTrainer
 Results = dict[str, Any]
 Curve = Sequence[tuple[int, float]]
 
+RESULTS = "results.json"
+"""Its presence says that a run is finished."""
 LABELS = {
     "teacher": "teacher",
     "student": "student",
@@ -79,7 +81,8 @@ def measure(
             },
             "fidelity": round(fidelity(model), 4),
         }
-    return {**results, "machine": machine()}
+    device = next(models["teacher"].parameters()).device
+    return {**results, "machine": machine(device)}
 
 
 def print_table(results: Results) -> None:
@@ -119,7 +122,7 @@ def write(
     card = render(trainer.describe(**_card_facts(results, asked)))
     (folder / "README.md").write_text(card, encoding="utf-8")
     plot_curves(folder / "curves.png", curves)
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def _card_facts(results: Results, asked: Asked) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from transformers import (
 
 from hf_distill.evaluation.fidelity import embed, fidelity
 from hf_distill.objectives import HiddenMSE, SimilarityKL
-from hf_distill.quickstart.report import Asked, Results, measure, print_table, write
+from hf_distill.quickstart.report import RESULTS, Asked, Results, measure, print_table, write
 from hf_distill.quickstart.text import held_out, python_sentences, read_sentences
 from hf_distill.release.tokenizer import load_tokenizer
 from hf_distill.student import extract, fresh
@@ -114,6 +114,7 @@ def run(
     Raises:
         ValueError: A finished run is in the way, or an input does not fit.
     """
+    output_dir = output_dir.resolve()
     _check(steps, output_dir, overwrite)
     began = time.perf_counter()
     task = _prepare(teacher, text, steps, seed)
@@ -133,6 +134,8 @@ def run(
         for name in ("student", "control")
     }
     print("Measuring speed and fidelity.")
+    for model in models.values():
+        model.to(task.teacher.device)
     results = measure(models, task.tokenizer, task.held_out, task.fidelity)
     for name, each in trained.items():
         results[name]["training_seconds"] = each.seconds
@@ -154,12 +157,20 @@ def run(
 def _check(steps: int, output_dir: Path, overwrite: bool) -> None:
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}. 400 take a few minutes.")
-    if output_dir.exists() and not output_dir.is_dir():
+    if not output_dir.exists():
+        return
+    if not output_dir.is_dir():
         raise ValueError(f"output_dir must be a folder, got the file {output_dir}. Name another.")
-    if output_dir.exists() and any(output_dir.iterdir()) and not overwrite:
+    finished = (output_dir / RESULTS).is_file()
+    if finished and not overwrite:
         raise ValueError(
-            f"output_dir must be new, got {output_dir}, which is not empty. Name another folder, "
-            "or replace it with --overwrite."
+            f"output_dir must be new, got {output_dir}, which holds a finished run. Name another "
+            "folder, or replace it with --overwrite."
+        )
+    if not finished and any(output_dir.iterdir()):
+        raise ValueError(
+            f"output_dir must be new or hold a finished run, got {output_dir} with other files. "
+            "Name another folder."
         )
 
 

@@ -122,6 +122,16 @@ def test_a_finished_run_is_kept(options: dict[str, Any], tmp_path: Path) -> None
     assert "student" in json.loads((out / "results.json").read_text())
 
 
+def test_other_files_are_never_deleted(options: dict[str, Any], tmp_path: Path) -> None:
+    """`--overwrite` in a folder of somebody's work would wipe it out."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="new or hold a finished run"):
+        quickstart.run(**{**options, "overwrite": True}, output_dir=out)
+    assert (out / "thesis.tex").read_text() == "years of work"
+
+
 def test_a_failed_run_leaves_no_output(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
