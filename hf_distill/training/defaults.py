@@ -50,7 +50,8 @@ def default_objectives(
     """
     terms: dict[str, tuple[float, Objective]] = {"hidden": (1.0, HiddenMSE())}
     if isinstance(head, Headless):
-        return {**terms, "similarity": (1.0, SimilarityKL())}
+        # A low temperature would look at each sentence's nearest neighbours only.
+        return {**terms, "similarity": (4.0, SimilarityKL(temperature=0.2))}
     if teaches_logits:
         distil: dict[Problem, tuple[str, Objective]] = {
             "single_label": ("kl", KLDivergence(temperature=2.0)),
