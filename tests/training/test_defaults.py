@@ -43,9 +43,10 @@ def test_every_family_and_head_trains(head: str, family: str, tmp_path: Path) ->
     expected = {"hidden", "similarity"} if head == HEADLESS else CLASSIFIED
     assert terms(run) == expected
     for number, total in enumerate(logged(run)):
-        parts = [logged(run, f"loss_{name}")[number] for name in expected]
-        assert all(0 < part < 1000 for part in parts)
-        assert total == pytest.approx(sum(parts), rel=1e-4)
+        parts = {name: logged(run, f"loss_{name}")[number] for name in expected}
+        assert all(0 < part < 1000 for part in parts.values())
+        weighted = sum(run.mixture.terms[name].weight * part for name, part in parts.items())
+        assert total == pytest.approx(weighted, rel=1e-4)
     assert any(not torch.equal(w, before[n]) for n, w in run.model.state_dict().items())
 
 
