@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import nn
 
 from hf_distill.evaluation.speed import machine, sentences_per_second
-from hf_distill.release.card import DataFacts, render
+from hf_distill.release.card import DataFacts, ModelFacts, render
 from hf_distill.release.tokenizer import save_tokenizer
 from hf_distill.teacher.embedded import PACKAGE, PUBLISHED_AS
 from hf_distill.training.card import model_facts
@@ -134,6 +134,12 @@ def _card_facts(results: Results, asked: Asked) -> dict[str, Any]:
         "name": f"{asked.student}-quickstart",
         "teacher_name": PUBLISHED_AS if embedded else asked.teacher,
         "base_model": PUBLISHED_AS if embedded else asked.teacher,
+        "baselines": {
+            label: ModelFacts(
+                parameters=results[name]["parameters"], megabytes=results[name]["megabytes"]
+            )
+            for name, label in labels.items()
+        },
         "initialisation": "extracted from the teacher (hidden units, neurons and heads by "
         "magnitude, layers uniformly)",
         "data": [DataFacts(name=text, examples=asked.sentences)],
