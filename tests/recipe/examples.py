@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from tokenizers import BertWordPieceTokenizer
+
 from tests import tiny
 
 WORDS = ["red", "blue", "green", "cat", "dog", "bird", "runs", "sleeps", "sings", "the", "a"]
@@ -28,6 +30,8 @@ def teacher(folder: Path, head: str = "Model", **changes: Any) -> str:
     sizes = {"num_hidden_layers": 4, "vocab_size": len(VOCABULARY), **changes}
     tiny.model("Bert", head, **sizes).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    pieces = {piece: number for number, piece in enumerate(VOCABULARY)}
+    BertWordPieceTokenizer(pieces, lowercase=True).save(str(folder / "tokenizer.json"))
     settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return str(folder)

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 from hf_distill.architectures import base_model, layers
@@ -27,6 +29,8 @@ HEADS = (
 
 def teacher(family: str = "Bert", head: str = "Model", **changes: Any) -> Any:
     """A tiny model in float64; norms and biases are random too, so that a forgotten one shows."""
+    if (family, head, transformers.__version__) == ("XLMRoberta", "ForMultipleChoice", "5.0.0"):
+        pytest.skip("this model of transformers 5.0.0 asks for an output that is not there")
     model = tiny.model(family, head, **changes).double()
     with torch.no_grad():
         for parameter in model.parameters():
