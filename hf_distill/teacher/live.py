@@ -36,7 +36,7 @@ class LiveTeacher:
             demand: What the objectives need of it.
             head: The student's head: it says which rows of logits are compared.
             classes: For each class of the student, the teacher's index of it; None where the order
-            is the same.
+                is the same.
             prepare: Places and compiles the model, such as `Accelerator.prepare_model`.
         """
         plain = plain_model(model)
