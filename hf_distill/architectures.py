@@ -37,8 +37,8 @@ class Architecture:
     """Whether `layers` lists groups that are run several times (ALBERT)."""
     scores: str | None = None
     """Where attention is more than softmax(QK^T / sqrt(d)): the dropout of its probabilities."""
-    attention_maps: bool = True
-    """Whether attention probabilities can be shown."""
+    shows: frozenset[str] = frozenset({"hidden", "attention", "query", "key", "value"})
+    """The layered signals that can be captured."""
     layer_tensors: Mapping[str, Axes] = field(default_factory=dict)
     """Tensor name below a layer -> its axes. Empty: extraction does not know this family."""
 
@@ -136,7 +136,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         scores="attention.attn.dropout",
     ),
     "modernbert": Architecture(
-        layers="layers", fused="attn.Wqkv", final_norm="final_norm", attention_maps=False
+        layers="layers",
+        fused="attn.Wqkv",
+        final_norm="final_norm",
+        # Its maps would need rotated queries and keys, and the windows of its local layers.
+        shows=frozenset({"hidden", "query", "key", "value"}),
     ),
 }
 """model_type -> architecture. DeBERTa-v3 is of type deberta-v2."""

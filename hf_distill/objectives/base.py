@@ -50,6 +50,11 @@ class Objective(ABC):
     compares_batch: ClassVar[bool] = False
     """Whether a value depends on the other sequences of the batch (then micro-batches are not one
     big batch)."""
+    reads_teacher: ClassVar[bool] = True
+    """Whether it compares with the teacher at all; a loss on gold labels alone does not."""
+    zero_when_equal: ClassVar[bool] = True
+    """Whether it is never below 0, and 0 where both show the same; a cross-entropy is not, nor is
+    the negative of a bound on mutual information."""
     citation: ClassVar[str] = ""
     """Source of the method: authors, title, year, identifier."""
 

@@ -84,10 +84,8 @@ class Mixture:
         for term in self.terms.values():
             for signal in term.objective.needs.intersection(LAYERED):
                 layers.setdefault(signal, set()).update(pair[side] for pair in term.pairs)
-        # Gold labels are compared with the student's logits alone.
         logits = any(
-            "logits" in term.objective.needs
-            and not (side == 1 and "labels" in term.objective.needs)
+            "logits" in term.objective.needs and (side == 0 or term.objective.reads_teacher)
             for term in self.terms.values()
         )
         return Demand(logits, {signal: frozenset(found) for signal, found in layers.items()})

@@ -159,6 +159,7 @@ class SoftCrossEntropy(Objective):
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
     unit: ClassVar[Unit] = "row"
+    zero_when_equal: ClassVar[bool] = False
     problems: ClassVar[frozenset[Problem]] = frozenset({"single_label"})
     citation: ClassVar[str] = _HINTON
 
@@ -228,6 +229,8 @@ class CrossEntropy(Objective):
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits", "labels"})
     unit: ClassVar[Unit] = "label"
+    reads_teacher: ClassVar[bool] = False
+    zero_when_equal: ClassVar[bool] = False
     problems: ClassVar[frozenset[Problem]] = frozenset({"single_label"})
     citation: ClassVar[str] = (
         "Label smoothing: Szegedy et al.: Rethinking the Inception Architecture for Computer "
@@ -256,6 +259,8 @@ class BinaryCrossEntropy(Objective):
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits", "labels"})
     unit: ClassVar[Unit] = "label"
+    reads_teacher: ClassVar[bool] = False
+    zero_when_equal: ClassVar[bool] = False
     problems: ClassVar[frozenset[Problem]] = frozenset({"multi_label"})
 
     def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:
@@ -269,6 +274,7 @@ class SquaredError(Objective):
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits", "labels"})
     unit: ClassVar[Unit] = "label"
+    reads_teacher: ClassVar[bool] = False
     problems: ClassVar[frozenset[Problem]] = frozenset({"regression"})
 
     def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:

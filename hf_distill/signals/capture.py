@@ -15,10 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from hf_distill.architectures import Architecture, architecture, base_model, embeddings, layers
-from hf_distill.signals.signals import Demand, Signals
+from hf_distill.signals.signals import LAYERED, Demand, Signals
 
 Features = dict[str, Tensor]
 """Recorded tensors by flat key, `hidden.3`: plain data that DDP and compiled graphs carry along."""
+
+_IN_WORDS = {
+    "hidden": "hidden states",
+    "attention": "attention maps",
+    "query": "queries",
+    "key": "keys",
+    "value": "values",
+}
 
 
 class Recorder:
@@ -36,12 +44,13 @@ class Recorder:
         self._calls: dict[str, int] = defaultdict(int)
         base = base_model(model)
         family = architecture(base.config)
-        if demand.of("attention") and not family.attention_maps:
-            raise ValueError(
-                "model must show attention maps for this objective, got "
-                f"{base.config.model_type!r}, which cannot. "
-                "Compare relations (MiniLMv2) or hidden states instead."
-            )
+        for signal in LAYERED:
+            if demand.of(signal) and signal not in family.shows:
+                raise ValueError(
+                    f"model must show {_IN_WORDS[signal]} for this objective, got "
+                    f"{base.config.model_type!r}, which shows {', '.join(sorted(family.shows))}. "
+                    "Compare hidden states, or relations (MiniLMv2) where it shows queries and keys."
+                )
         stack = layers(model)
         for layer in sorted(demand.of("hidden")):
             if layer == 0:
