@@ -49,7 +49,7 @@ class Recorder:
                 raise ValueError(
                     f"model must show {_IN_WORDS[signal]} for this objective, got "
                     f"{base.config.model_type!r}, which shows {', '.join(sorted(family.shows))}. "
-                    "Compare hidden states, or relations (MiniLMv2) where it shows queries and keys."
+                    "Compare hidden states, or relations (MiniLMv2) where they are shown."
                 )
         stack = layers(model)
         for layer in sorted(demand.of("hidden")):
