@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
 from torch import Tensor
+from typing_extensions import Self
 
+from hf_distill.objectives.critic import Critic
+from hf_distill.objectives.schedule import Schedule
 from hf_distill.signals.signals import Problem, Signals, Unit
 
 Pairs = Sequence[tuple[int, int]]
@@ -58,6 +61,11 @@ class Objective(ABC):
     citation: ClassVar[str] = ""
     """Source of the method: authors, title, year, identifier."""
 
+    @property
+    def critic(self) -> Critic | None:
+        """The critic whose scores it reads (`student.scores`), None for most."""
+        return None
+
     @abstractmethod
     def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:
         """One value per unit, in the shape of `student.counted(self.unit)`, averaged over `pairs`.
@@ -68,6 +76,19 @@ class Objective(ABC):
 
     def check(self, student: Shape, teacher: Shape) -> None:  # noqa: B027 (most can compare any)
         """Raise ValueError, with a remedy, where models of these shapes cannot be compared."""
+
+    def at(self, progress: float) -> Self:
+        """The same objective with every scheduled setting at its number of that progress.
+
+        Args:
+            progress: Of the whole training, 0 to 1.
+        """
+        scheduled = {
+            field.name: value.at(progress)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Schedule)
+        }
+        return replace(self, **scheduled) if scheduled else self
 
     def settings(self) -> dict[str, Any]:
         """The hyper-parameters, as plain values that survive YAML."""

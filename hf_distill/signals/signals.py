@@ -41,6 +41,20 @@ class Demand:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """What a critic says of N units and K candidates; units are [B] sequences or [B, T] tokens."""
+
+    positive: Tensor
+    """[*N]: of the student's state with the teacher's of the same unit."""
+    negative: Tensor
+    """[*N, K]: of the student's state with the teacher's states of other units."""
+    real: Tensor
+    """[*N, K] bool: the candidates that exist, and are another unit; none for padding."""
+    baseline: Tensor
+    """[*N]: the logarithm of a learnt baseline q of the student's state; 0 where none is learnt."""
+
+
+@dataclass(frozen=True)
 class Signals:
     """The signals of one forward pass over B sequences of T tokens.
 
@@ -71,6 +85,9 @@ class Signals:
     """layer -> [B, A, T, d]."""
     value: Mapping[int, Tensor] = field(default_factory=dict)
     """layer -> [B, A, T, d]."""
+
+    scores: Mapping[tuple[int, int], Scores] = field(default_factory=dict)
+    """(student layer, teacher layer) -> what a term's critic says; with the student's signals."""
 
     def counted(self, unit: Unit) -> Tensor:
         """The boolean mask of one unit: [B], [B, T] or [*R]."""
