@@ -58,13 +58,12 @@ class Objective(ABC):
     zero_when_equal: ClassVar[bool] = True
     """Whether it is never below 0, and 0 where both show the same; a cross-entropy is not, nor is
     the negative of a bound on mutual information."""
+    critic: ClassVar[Critic | None] = None
+    """The critic whose scores it reads (`student.scores`). It may be a setting."""
+    learns_baseline: ClassVar[bool] = False
+    """Whether the critic learns a baseline too."""
     citation: ClassVar[str] = ""
     """Source of the method: authors, title, year, identifier."""
-
-    @property
-    def critic(self) -> Critic | None:
-        """The critic whose scores it reads (`student.scores`), None for most."""
-        return None
 
     @abstractmethod
     def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:

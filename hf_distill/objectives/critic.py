@@ -21,9 +21,8 @@ class Critic:
         pooling: What is scored: the mean over a sentence's tokens, its first token, or every token.
         hidden: Width of the perceptrons' hidden layers; >= 1.
         width: Width in which states meet; >= 1. "bilinear" meets in the teacher's.
-        normalize: Whether states are brought to length 1 before their product: scores are cosines.
-        temperature: Divides the scores; > 0. With `normalize`, 0.05 to 0.1 is usual.
-        baseline: Whether log q of the student's state is learnt too.
+        normalize: Whether states are brought to length 1 before their product: scores are cosines,
+            and a temperature of 0.05 to 0.1 is usual.
         queue: How many earlier teacher states are kept as further negatives; >= 0. The teacher is
             frozen, so they never age.
         gather: Whether the states of all processes are negatives, or only one's own.
@@ -36,8 +35,6 @@ class Critic:
     hidden: int = 512
     width: int = 64
     normalize: bool = False
-    temperature: float = 1.0
-    baseline: bool = False
     queue: int = 0
     gather: bool = True
     candidates: int = 1024
@@ -46,25 +43,25 @@ class Critic:
         """Raise ValueError on a setting out of range."""
         for name, choices in (("kind", get_args(Kind)), ("pooling", get_args(Pooling))):
             if getattr(self, name) not in choices:
-                setting = "critic" if name == "kind" else name
                 raise ValueError(
-                    f"{setting} must be one of {', '.join(choices)}, got "
+                    f"{name} of a critic must be one of {', '.join(choices)}, got "
                     f"{getattr(self, name)!r}. Choose one."
                 )
         for name, least in (("hidden", 1), ("width", 1), ("queue", 0), ("candidates", 1)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(
-                    f"{name} must be a whole number >= {least}, got {value!r}. Correct it."
+                    f"{name} of a critic must be a whole number >= {least}, got {value!r}. "
+                    "Correct it."
                 )
-        for name in ("normalize", "gather", "baseline"):
+        for name in ("normalize", "gather"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(
-                    f"{name} must be true or false, got {getattr(self, name)!r}. "
+                    f"{name} of a critic must be true or false, got {getattr(self, name)!r}. "
                     "Write it without quotes."
                 )
         if self.queue and not self.gather:
             raise ValueError(
-                f"gather must be true with a queue, got False with queue {self.queue}. The queue "
-                "is one for all processes."
+                f"gather of a critic must be true with a queue, got False and {self.queue}. "
+                "The queue is one for all processes."
             )
