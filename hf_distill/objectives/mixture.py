@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from hf_distill.objectives.base import Objective, Pairs
 from hf_distill.objectives.reduce import masked_mean
-from hf_distill.signals.signals import LAYERED, Demand, Signals, Unit
+from hf_distill.objectives.schedule import Number, extremes, number_at
+from hf_distill.signals.signals import LAYERED, Demand, Scores, Signals, Unit
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What is learnt beside the student says of one batch."""
+
+    projected: Mapping[int, Tensor] = field(default_factory=dict)
+    """layer -> [B, T, D of the teacher], the student's hidden states at the teacher's width."""
+    scores: Mapping[str, Mapping[tuple[int, int], Scores]] = field(default_factory=dict)
+    """term -> (student layer, teacher layer) -> what the term's critic says."""
 
 
 @dataclass(frozen=True)
 class Term:
     """One objective with its weight and the layers it compares (empty where it compares none)."""
 
-    weight: float
+    weight: Number
     objective: Objective
     pairs: Pairs = ()
 
@@ -40,11 +51,12 @@ class Mixture:
                 "Leave it out for the head's default."
             )
         for name, term in terms.items():
-            if not 0 <= term.weight < float("inf"):
-                raise ValueError(
-                    f"weight of objective {name!r} must be a finite number >= 0, "
-                    f"got {term.weight!r}. Leave a term out instead of subtracting it."
-                )
+            for weight in extremes(term.weight):
+                if not 0 <= weight < float("inf"):
+                    raise ValueError(
+                        f"weight of objective {name!r} must be a finite number >= 0, "
+                        f"got {weight!r}. Leave a term out instead of subtracting it."
+                    )
         self.terms = dict(terms)
 
     def __call__(
@@ -52,7 +64,8 @@ class Mixture:
         student: Signals,
         teacher: Signals,
         counts: Mapping[Unit, Tensor] | None = None,
-        projected: Mapping[int, Tensor] | None = None,
+        learnt: Learnt | None = None,
+        progress: float = 0.0,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and the unweighted value of each term.
 
@@ -60,20 +73,25 @@ class Mixture:
             student: What the student shows.
             teacher: What the teacher shows, of the same batch.
             counts: Units of the whole optimizer step, see `masked_mean`; the batch's own without.
-            projected: layer -> [B, T, D of the teacher], the student's hidden states brought to the
-                teacher's width.
+            learnt: What the learnt heads say of the student's states.
+            progress: Of the whole training, 0 to 1: weights and settings may be scheduled.
         """
-        aligned = replace(student, hidden={**student.hidden, **projected}) if projected else student
         terms: dict[str, Tensor] = {}
         for name, term in self.terms.items():
-            objective = term.objective
-            shown = aligned if objective.equal_width else student
+            objective = term.objective.at(progress)
+            shown = _prepared(student, name, objective, learnt)
             values = objective.forward(shown, teacher, term.pairs)
             count = None if counts is None else counts[objective.unit]
             terms[name] = masked_mean(values, student.counted(objective.unit), count)
-        weighted = [self.terms[name].weight * value for name, value in terms.items()]
-        total = torch.stack(weighted).sum()
-        return total, terms
+        weighted = self.weighted(terms, progress)
+        return torch.stack(list(weighted.values())).sum(), terms
+
+    def weighted(self, terms: Mapping[str, Tensor], progress: float = 0.0) -> dict[str, Tensor]:
+        """Each term's part of the loss."""
+        return {
+            name: number_at(self.terms[name].weight, progress) * value
+            for name, value in terms.items()
+        }
 
     def demands(self) -> tuple[Demand, Demand]:
         """What the student and the teacher must show, together over all terms."""
@@ -89,3 +107,14 @@ class Mixture:
             for term in self.terms.values()
         )
         return Demand(logits, {signal: frozenset(found) for signal, found in layers.items()})
+
+
+def _prepared(student: Signals, name: str, objective: Objective, learnt: Learnt | None) -> Signals:
+    """What one objective is shown of the student."""
+    if learnt is None:
+        return student
+    if objective.critic is not None:
+        return replace(student, scores=learnt.scores[name])
+    if objective.equal_width and learnt.projected:
+        return replace(student, hidden={**student.hidden, **learnt.projected})
+    return student

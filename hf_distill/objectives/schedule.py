@@ -70,7 +70,7 @@ Number = float | Schedule
 """A setting that may be fixed or scheduled."""
 
 
-def extremes(value: object) -> tuple[object, ...]:
+def extremes(value: Number) -> tuple[float, ...]:
     """What a number may become: both ends of a schedule, or the number itself."""
     return (value.start, value.end) if isinstance(value, Schedule) else (value,)
 

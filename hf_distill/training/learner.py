@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hf_distill.objectives.mixture import Learnt
 from hf_distill.signals.capture import Recorder, signals
 from hf_distill.signals.head import Head, Targets
 from hf_distill.signals.signals import Demand, Signals
-from hf_distill.training.heads import NAME, DistillationHeads, Projected
+from hf_distill.training.heads import NAME, DistillationHeads
 
 _FEATURES = "features"
 """The key of the recorded features in the student's training outputs."""
@@ -47,27 +48,29 @@ class Learner:
         return {name: value for name, value in batch.items() if name in named}
 
     def show(
-        self, model: nn.Module, batch: Mapping[str, Any], targets: Targets
-    ) -> tuple[dict[str, Any], Signals, Projected]:
-        """Run the student: its outputs, its signals, and its hidden states at the teacher's width.
+        self, model: nn.Module, batch: Mapping[str, Any], targets: Targets, taught: Signals
+    ) -> tuple[dict[str, Any], Signals, Learnt]:
+        """Run the student: its outputs, its signals, and what is learnt of them.
 
         Args:
             model: The student, as it was wrapped or compiled.
             batch: The inputs.
             targets: Which rows count.
+            taught: What the teacher shows of the same batch: critics read it.
         """
+        self._taught = taught
         self._recorder.arm()
         outputs = model(**self.inputs(batch))
         features = outputs.pop(_FEATURES)
         logits = self._head.logits(outputs, targets) if self._demand.logits else None
         said = targets.said()
         shown = signals(features, self._demand, self._config, logits=logits, **said)
-        return outputs, shown, self._heads.projected(features)
+        return outputs, shown, self._heads.learnt(features)
 
     def _publish(self, model: nn.Module, args: Any, outputs: Any) -> Any:
         if not self._recorder.armed:
             return outputs
-        features = self._heads(self._recorder.take())
+        features = self._heads(self._recorder.take(), self._taught)
         # What the loss does not read is detached: DDP would wait for gradients that never come.
         shown = {
             name: value if self._demand.logits or not isinstance(value, Tensor) else value.detach()

@@ -19,8 +19,7 @@ from hf_distill.release.card import CardFacts, render
 from hf_distill.signals.head import Head, Targets, head_of
 from hf_distill.signals.signals import Signals, Unit
 from hf_distill.teacher.live import LiveTeacher
-from hf_distill.training import card
-from hf_distill.training import heads as learnt
+from hf_distill.training import card, heads
 from hf_distill.training.defaults import (
     LayerMapping,
     Objectives,
@@ -96,7 +95,7 @@ class DistillationTrainer(ExactlyResumed, Trainer):
         self._task_objective = task_objective(self.head.problem, args.label_smoothing_factor)
         student_demand, teacher_demand = self.mixture.demands()
         classes = match_classes(model, taught) if teacher_demand.logits else None
-        self._heads = learnt.heads_for(self.mixture, shape_of(model), shape_of(taught), args.seed)
+        self._heads = heads.heads_for(self.mixture, shape_of(model), shape_of(taught), args.seed)
         self.student = Learner(model, student_demand, self.head, self._heads)
         if args.gradient_checkpointing and args.ddp_find_unused_parameters is None:
             # The Trainer would say False; layers that no objective reads have no gradient.
@@ -174,8 +173,9 @@ class DistillationTrainer(ExactlyResumed, Trainer):
             loss = self._task_loss(outputs, targets)
             return (loss, outputs) if return_outputs else loss
         taught = self.teacher.show(inputs, targets)
-        outputs, shown, projected = self.student.show(model, inputs, targets)
-        loss, terms = self.mixture(shown, taught, self._counts, projected)
+        outputs, shown, learnt = self.student.show(model, inputs, targets, taught)
+        progress = self.state.global_step / max(self.state.max_steps, 1)
+        loss, terms = self.mixture(shown, taught, self._counts, learnt, progress)
         for name, value in terms.items():
             self._term_sums[name] = self._term_sums.get(name, 0) + value.detach()
         # DDP averages gradients over processes; the divisor already counted all of them.
@@ -219,7 +219,7 @@ class DistillationTrainer(ExactlyResumed, Trainer):
     ) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            learnt.save(self._heads, output_dir or self.args.output_dir, state_dict)
+            heads.save(self._heads, output_dir or self.args.output_dir, state_dict)
 
     def describe(self, **measured: Any) -> CardFacts:
         """What happened, for a card.
@@ -278,8 +278,8 @@ class DistillationTrainer(ExactlyResumed, Trainer):
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        learnt.load(self._heads, resume_from_checkpoint)
+        heads.load(self._heads, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        learnt.load(self._heads, self.state.best_model_checkpoint)
+        heads.load(self._heads, self.state.best_model_checkpoint)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hf_distill.objectives import CrossEntropy, HiddenMSE, KLDivergence, MiniLMv2, SimilarityMSE
 from hf_distill.objectives.base import Objective, Pairs
-from hf_distill.objectives.mixture import Mixture, Term
+from hf_distill.objectives.mixture import Learnt, Mixture, Term
 from hf_distill.signals.signals import Signals, Unit
 from tests.objectives.examples import batch, collate, loss_of
 
@@ -76,7 +76,7 @@ def test_only_coordinate_wise_terms_see_the_projected_student() -> None:
     )
     projected = {2: TEACHER.hidden[2]}
     _, plain = mixture(STUDENT, TEACHER)
-    _, terms = mixture(STUDENT, TEACHER, projected=projected)
+    _, terms = mixture(STUDENT, TEACHER, learnt=Learnt(projected))
     assert terms["hidden"] == 0
     assert plain["hidden"] > 0
     assert terms["similarity"] == plain["similarity"]
