@@ -2,6 +2,7 @@
 
 from hf_distill.objectives.attention import AttentionKL, AttentionMSE
 from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
+from hf_distill.objectives.mutual_information import NWJ, TUBA, InfoNCE, JensenShannonMI, MIAlpha
 from hf_distill.objectives.prediction import (
     BinaryCrossEntropy,
     CrossEntropy,
@@ -15,15 +16,20 @@ from hf_distill.objectives.relation import MiniLM, MiniLMv2
 from hf_distill.objectives.sentence import SimilarityKL, SimilarityMSE
 
 __all__ = [
+    "NWJ",
     "PKD",
+    "TUBA",
     "AttentionKL",
     "AttentionMSE",
     "BinaryCrossEntropy",
     "CrossEntropy",
     "HiddenCosine",
     "HiddenMSE",
+    "InfoNCE",
+    "JensenShannonMI",
     "KLDivergence",
     "LogitMSE",
+    "MIAlpha",
     "MiniLM",
     "MiniLMv2",
     "SigmoidKL",

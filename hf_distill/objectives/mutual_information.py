@@ -16,7 +16,7 @@ from hf_distill.objectives.critic import Critic
 from hf_distill.objectives.divergence import check_temperature
 from hf_distill.objectives.precision import widened
 from hf_distill.objectives.reduce import mean_over_pairs
-from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.schedule import Number, extremes, number_at
 from hf_distill.signals.signals import Scores, Signals, Unit
 
 _POOLE = (
@@ -45,7 +45,8 @@ class _Bound(Objective):
 
     def __post_init__(self) -> None:
         """Raise ValueError on settings out of range; count tokens where tokens are scored."""
-        check_temperature(self.temperature)
+        for temperature in extremes(self.temperature):
+            check_temperature(temperature)
         if isinstance(self.critic, Mapping):
             # Read from YAML.
             object.__setattr__(self, "critic", _critic(self.critic))

@@ -11,6 +11,7 @@ from transformers import Trainer
 
 from hf_distill.architectures import base_model, plain_model
 from hf_distill.objectives.mixture import Mixture
+from hf_distill.objectives.schedule import Schedule
 from hf_distill.release.card import ModelFacts, TermFacts, TrainingFacts
 from hf_distill.signals.head import Head
 from hf_distill.training.heads import NAME
@@ -60,7 +61,7 @@ def term_facts(mixture: Mixture) -> list[TermFacts]:
         TermFacts(
             name=name,
             objective=type(term.objective).__name__,
-            weight=term.weight,
+            weight=str(term.weight) if isinstance(term.weight, Schedule) else term.weight,
             settings=term.objective.settings(),
             pairs=list(term.pairs),
             citation=term.objective.citation,

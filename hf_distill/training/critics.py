@@ -75,13 +75,14 @@ class LearntCritic(nn.Module):
         further = torch.cat([elsewhere, self._queued(place).to(dtype).clone()])
         another = torch.arange(real.numel(), device=units.device).view(*real.shape, 1) != units
         counts = torch.cat([another, another.new_ones(*real.shape, len(further))], -1)
-        left, right = self._met(self.student, mine), self._met(self.teacher, theirs)
-        shown = Scores(
-            positive=(widened(left) * widened(right)).sum(-1),
-            negative=products(left, self._met(self.teacher, torch.cat([own, further]))),
-            real=counts & real.unsqueeze(-1),
-            baseline=self._log_q(mine),
-        )
+        with torch.autocast(mask.device.type, enabled=False):
+            left, right = self._met(self.student, mine), self._met(self.teacher, theirs)
+            shown = Scores(
+                positive=(widened(left) * widened(right)).sum(-1),
+                negative=products(left, self._met(self.teacher, torch.cat([own, further]))),
+                real=counts & real.unsqueeze(-1),
+                baseline=self._log_q(mine),
+            )
         self._enqueue(place, torch.cat([own, elsewhere]))
         return shown
 

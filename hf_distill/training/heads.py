@@ -72,6 +72,9 @@ class DistillationHeads(nn.Module):
         """Of the weights."""
         return next(self.parameters()).dtype
 
+    def _critics(self) -> list[LearntCritic]:
+        return [critic for critic in self.critics if isinstance(critic, LearntCritic)]
+
     def forward(self, features: Features, teacher: Signals) -> Features:
         """The features, and what is learnt of them.
 
@@ -88,7 +91,7 @@ class DistillationHeads(nn.Module):
             f"projected.{layer}": projection(features[f"hidden.{layer}"].to(self.dtype))
             for layer, projection in self.projections.items()
         }
-        for number, critic in enumerate(self.critics):
+        for number, critic in enumerate(self._critics()):
             for place, (mine, theirs) in enumerate(critic.pairs):
                 found = critic.score(
                     place, features[f"hidden.{mine}"], teacher.hidden[theirs], teacher.mask
@@ -101,7 +104,7 @@ class DistillationHeads(nn.Module):
         """What `forward` added, in the form that a mixture reads."""
         projected = {int(layer): features[f"projected.{layer}"] for layer in self.projections}
         scores: dict[str, dict[tuple[int, int], Scores]] = {}
-        for number, (term, critic) in enumerate(zip(self._terms, self.critics, strict=True)):
+        for number, (term, critic) in enumerate(zip(self._terms, self._critics(), strict=True)):
             scores[term] = {
                 pair: Scores(
                     **{

@@ -13,9 +13,8 @@ import yaml
 from hf_distill import objectives
 from hf_distill.objectives.base import Objective
 from hf_distill.signals.signals import LAYERED, Signals
-from tests.contract.smallest import SMALLEST
+from tests.contract.smallest import SMALLEST, VARIANTS
 from tests.objectives.examples import (
-    PAIRS,
     SAME,
     Sentence,
     batch,
@@ -24,22 +23,32 @@ from tests.objectives.examples import (
     loss_of,
     masked_out,
     tracked,
+    values_of,
 )
 
 LENGTHS = (5, 3, 4)
 
 
-def build(name: str) -> Objective:
-    made = getattr(objectives, name)(**SMALLEST[name])
+def build(name: str, arguments: dict[str, Any] | None = None) -> Objective:
+    made = getattr(objectives, name)(**SMALLEST[name] if arguments is None else arguments)
     assert isinstance(made, Objective)
     return made
+
+
+def _objectives() -> list[tuple[str, Objective]]:
+    """Name, with what sets a variant apart, and objective."""
+    built = [(name, build(name)) for name in objectives.__all__]
+    for name in objectives.__all__:
+        for arguments in VARIANTS.get(name, []):
+            said = ",".join(f"{setting}={value}" for setting, value in arguments.items())
+            built.append((f"{name}({said})", build(name, arguments)))
+    return built
 
 
 def _cases() -> list[Any]:
     """Every objective with every problem and head that it can meet."""
     cases = []
-    for name in objectives.__all__:
-        objective = build(name)
+    for name, objective in _objectives():
         if "logits" not in objective.needs:
             cases.append(pytest.param(objective, {}, id=name))
             continue
@@ -121,7 +130,7 @@ def test_never_negative(objective: Objective, settings: dict[str, Any]) -> None:
     for seed in range(5):
         student = collate(batch(LENGTHS, 100 + seed, objective.needs, **settings))
         teacher = collate(batch(LENGTHS, 200 + seed, objective.needs, **settings))
-        values = objective.forward(student, teacher, PAIRS)[student.counted(objective.unit)]
+        values = values_of(objective, student, teacher)[student.counted(objective.unit)]
         assert (values >= 0).all() or not objective.zero_when_equal
         assert values.any()
 

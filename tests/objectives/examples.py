@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from hf_distill.objectives.base import Objective, Pairs
+from hf_distill.objectives.critic import Critic
 from hf_distill.objectives.reduce import masked_mean
-from hf_distill.signals.signals import LAYERED, PADDING_LOGIT, Signals
+from hf_distill.signals.signals import LAYERED, PADDING_LOGIT, Scores, Signals
+from hf_distill.training.critics import LearntCritic
 
 LAYERS = (1, 2)
 PAIRS: Pairs = ((1, 2), (2, 1))
@@ -172,5 +174,30 @@ def loss_of(
     count: Tensor | None = None,
 ) -> Tensor:
     """The loss, as a mixture of this one objective would give it."""
-    values = objective.forward(student, teacher, pairs)
+    values = values_of(objective, student, teacher, pairs)
     return masked_mean(values, student.counted(objective.unit), count)
+
+
+def values_of(
+    objective: Objective, student: Signals, teacher: Signals, pairs: Pairs = PAIRS
+) -> Tensor:
+    """One value per unit; where a critic is wanted, of one with fixed weights."""
+    if objective.critic is not None:
+        student = replace(student, scores=_scores(objective, student, teacher, pairs))
+    return objective.forward(student, teacher, pairs)
+
+
+def _scores(
+    objective: Objective, student: Signals, teacher: Signals, pairs: Pairs
+) -> dict[tuple[int, int], Scores]:
+    hidden = student.hidden[pairs[0][0]]
+    widths = hidden.shape[-1], teacher.hidden[pairs[0][1]].shape[-1]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        critic = LearntCritic(
+            objective.critic or Critic(), pairs, *widths, baseline=objective.learns_baseline
+        ).to(torch.promote_types(hidden.dtype, torch.float32))
+    return {
+        pair: critic.score(place, student.hidden[pair[0]], teacher.hidden[pair[1]], student.mask)
+        for place, pair in enumerate(pairs)
+    }

@@ -5,5 +5,10 @@ from pkgutil import iter_modules
 from typing import Any
 
 SMALLEST: dict[str, dict[str, Any]] = {}
+VARIANTS: dict[str, list[dict[str, Any]]] = {}
+"""Objective -> further arguments with which it must keep its promises: where an option changes what
+it reads, compares or counts. A family may have none."""
 for module in iter_modules(__path__):
-    SMALLEST.update(import_module(f"{__name__}.{module.name}").SMALLEST)
+    family = import_module(f"{__name__}.{module.name}")
+    SMALLEST.update(family.SMALLEST)
+    VARIANTS.update(getattr(family, "VARIANTS", {}))
