@@ -1,0 +1,1 @@
+"""What is each objective worth? The parts of benchmarks/objectives.py."""

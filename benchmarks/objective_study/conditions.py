@@ -1,0 +1,174 @@
+"""The questions that are asked: which tasks, which students, which terms beside the labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from transformers import AutoConfig
+
+from hf_distill.objectives import (
+    PKD,
+    AttentionKL,
+    CrossEntropy,
+    HiddenCosine,
+    HiddenMSE,
+    KLDivergence,
+    LogitMSE,
+    MiniLMv2,
+    SimilarityKL,
+    SquaredError,
+)
+from hf_distill.objectives.base import Objective
+from hf_distill.student import student_config
+from hf_distill.teacher.embedded import embedded_teacher
+from hf_distill.training.defaults import LayerMapping
+from hf_distill.training.pairing import shape_in
+
+
+@dataclass(frozen=True)
+class Task:
+    """One data set: a folder of <split>.parquet, and how an answer is scored."""
+
+    texts: tuple[str, ...]
+    label: str
+    scored: str
+    """The split that is measured on."""
+    metric: str = "accuracy"
+    max_length: int = 128
+
+    @property
+    def regression(self) -> bool:
+        """Whether the answer is a number."""
+        return self.metric == "spearmanr"
+
+    @property
+    def gold(self) -> Objective:
+        """The term on gold labels."""
+        return SquaredError() if self.regression else CrossEntropy()
+
+    @property
+    def logits(self) -> Objective:
+        """The term on the teacher's logits."""
+        return LogitMSE() if self.regression else KLDivergence(temperature=2.0)
+
+
+_PAIR = ("sentence1", "sentence2")
+TASKS: Mapping[str, Task] = {
+    "trec": Task(("text",), "coarse_label", scored="test", max_length=64),
+    "stsb": Task(_PAIR, "label", scored="validation", metric="spearmanr"),
+    "rte": Task(_PAIR, "label", scored="validation"),
+    "mrpc": Task(_PAIR, "label", scored="test"),
+}
+SETTINGS: tuple[tuple[str, str], ...] = (
+    ("trec", "L3-H384"),
+    ("stsb", "L3-H384"),
+    ("rte", "L3-H384"),
+    ("mrpc", "L3-H384"),
+    ("trec", "13M"),
+)
+"""Task and student, in the order in which they are run."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a student learns from.
+
+    Args:
+        extra: Terms beside labels and logits, by name.
+        labels: Whether gold labels are learnt from, with weight 1.
+        logits: Whether the teacher's logits are learnt from, with weight 1.
+        mapping: The layers of the extra terms; each objective's own default without.
+    """
+
+    extra: Mapping[str, Objective] = field(default_factory=dict)
+    labels: bool = True
+    logits: bool = True
+    mapping: LayerMapping | None = None
+
+
+def beside(objective: Objective, mapping: LayerMapping | None = None) -> Condition:
+    """Labels, logits and one objective more."""
+    return Condition({"extra": objective}, mapping=mapping)
+
+
+# As many relation heads as divide the width of every student.
+_RELATIONS = MiniLMv2(relation_heads=16)
+
+CONTROL, LOGITS = "labels", "labels + logits"
+CONDITIONS: Mapping[str, Condition] = {
+    CONTROL: Condition(logits=False),
+    LOGITS: Condition(),
+    "+ HiddenMSE": beside(HiddenMSE()),
+    "+ MiniLMv2": beside(_RELATIONS),
+    "+ HiddenCosine": beside(HiddenCosine()),
+    "+ PKD": beside(PKD()),
+    "+ AttentionKL": beside(AttentionKL()),
+    "+ SimilarityKL": beside(SimilarityKL()),
+    "logits, no labels": Condition(labels=False),
+    "+ MiniLMv2, no labels": Condition({"extra": _RELATIONS}, labels=False),
+    "+ HiddenMSE + MiniLMv2": Condition({"hidden": HiddenMSE(), "relations": _RELATIONS}),
+}
+"""The most important first: an unfinished study is the upper part of the table."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the study."""
+
+    task: str
+    student: str
+    condition: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """As a file name."""
+        words = "".join(sign if sign.isalnum() else " " for sign in self.condition).split()
+        return "-".join([self.task, self.student, *words, str(self.seed)]).lower()
+
+    def definition(self) -> dict[str, object]:
+        """What the run is, as JSON reads it back: where any of it changes, it is another run."""
+        condition = CONDITIONS[self.condition]
+        terms = [[type(each).__name__, _own_settings(each)] for each in condition.extra.values()]
+        said = {"labels": condition.labels, "logits": condition.logits, "extra": terms}
+        whole = {**vars(self), **said, "mapping": condition.mapping}
+        return dict(json.loads(json.dumps(whole)))
+
+
+def _own_settings(objective: Objective) -> dict[str, object]:
+    """The settings that are not the default: a setting that is new is no new run."""
+    usual = {each.name: each.default for each in fields(objective)}
+    return {name: each for name, each in objective.settings().items() if each != usual[name]}
+
+
+def serves(condition: Condition, task: Task, student: str) -> bool:
+    """Whether every term can serve the task's kind of head, and the shapes of the two models."""
+    problem = "regression" if task.regression else "single_label"
+    config = AutoConfig.from_pretrained(embedded_teacher())
+    shapes = shape_in(student_config(student, config)), shape_in(config)
+    try:
+        for each in condition.extra.values():
+            each.check(*shapes)
+    except ValueError:
+        return False
+    return all(problem in each.problems for each in condition.extra.values())
+
+
+def cells(seeds: int, tasks: list[str] | None, conditions: list[str] | None) -> list[Cell]:
+    """Every run, in the order in which they are done.
+
+    Args:
+        seeds: How many, from 1.
+        tasks: Only these; all where it is None.
+        conditions: Only these; all where it is None.
+    """
+    return [
+        Cell(task, student, name, seed)
+        for name in conditions or CONDITIONS
+        for task, student in SETTINGS
+        if tasks is None or task in tasks
+        if serves(CONDITIONS[name], TASKS[task], student)
+        for seed in range(1, seeds + 1)
+    ]

@@ -1,0 +1,86 @@
+"""An Optuna study whose trials are the cells of a grid: shared by processes, resumed after any end.
+
+A trial is a cell by its user attribute, not by parameters: Optuna fixes the values of a parameter
+for the life of a study, and this grid grows. Whoever holds the lock of a cell runs it, and the
+system lets go of a lock when its process ends; so a trial that is running while its lock is free
+was left by a dead process, and is done again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from objective_study.conditions import Cell
+from objective_study.locks import locked
+
+Result = tuple[float, dict[str, Any]]
+"""The score, and what else is to be remembered."""
+
+
+def open_study(folder: Path) -> optuna.Study:
+    """The study in a folder, new or as it was left."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    return optuna.create_study(
+        storage=storage, study_name="objectives", direction="maximize", load_if_exists=True
+    )
+
+
+def trials(study: optuna.Study, cell: Cell, *states: TrialState) -> list[FrozenTrial]:
+    """A cell's trials in some states."""
+    definition = cell.definition()
+    found = study.get_trials(deepcopy=False, states=states)
+    return [each for each in found if each.user_attrs.get("cell") == definition]
+
+
+def work(
+    study: optuna.Study,
+    cells: Sequence[Cell],
+    folder: Path,
+    run: Callable[[Cell], Result],
+    minutes: float,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Run, in their order, the cells that are neither finished nor another process's.
+
+    Args:
+        study: Where results are kept.
+        cells: All that are wanted.
+        folder: Of the locks.
+        run: Does one. A ValueError or RuntimeError is remembered as the cell's failure.
+        minutes: After these no new cell is begun.
+        say: Is told of each cell's end.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    last = time.monotonic() + 60 * minutes
+    for cell in cells:
+        if time.monotonic() > last:
+            return
+        with locked(folder / cell.name, wait=False) as mine:
+            if mine and not trials(study, cell, TrialState.COMPLETE):
+                say(f"{cell.name}: {_one(study, cell, run)}")
+
+
+def _one(study: optuna.Study, cell: Cell, run: Callable[[Cell], Result]) -> str:
+    for left in trials(study, cell, TrialState.RUNNING):
+        study.tell(left.number, state=TrialState.FAIL)
+    trial = study.ask()
+    trial.set_user_attr("cell", cell.definition())
+    try:
+        score, remembered = run(cell)
+    except (ValueError, RuntimeError) as error:
+        trial.set_user_attr("error", str(error))
+        study.tell(trial, state=TrialState.FAIL)
+        return f"failed: {error}"
+    for name, value in remembered.items():
+        trial.set_user_attr(name, value)
+    study.tell(trial, score)
+    return f"{score:.2f}"
