@@ -1,21 +1,27 @@
 """What is compared: the catalogue of objectives. `__all__` is the registry."""
 
 from hf_distill.objectives.attention import AttentionKL, AttentionMSE
-from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
-from hf_distill.objectives.mutual_information import NWJ, TUBA, InfoNCE, JensenShannonMI, MIAlpha
-from hf_distill.objectives.prediction import (
-    BinaryCrossEntropy,
-    CrossEntropy,
+from hf_distill.objectives.class_divergence import (
+    JensenShannon,
     KLDivergence,
-    LogitMSE,
-    SigmoidKL,
+    ReverseKL,
+    SkewedKL,
     SoftCrossEntropy,
-    SquaredError,
+    SymmetricKL,
+    TotalVariation,
 )
+from hf_distill.objectives.correlation import DIST
+from hf_distill.objectives.decoupled import DecoupledKD
+from hf_distill.objectives.gold import BinaryCrossEntropy, CrossEntropy, SquaredError
+from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
+from hf_distill.objectives.logits import LogitMSE, SigmoidKL
+from hf_distill.objectives.mutual_information import NWJ, TUBA, InfoNCE, JensenShannonMI, MIAlpha
+from hf_distill.objectives.ranking import MarginMSE, RankingKL
 from hf_distill.objectives.relation import MiniLM, MiniLMv2
 from hf_distill.objectives.sentence import SimilarityKL, SimilarityMSE
 
 __all__ = [
+    "DIST",
     "NWJ",
     "PKD",
     "TUBA",
@@ -23,18 +29,26 @@ __all__ = [
     "AttentionMSE",
     "BinaryCrossEntropy",
     "CrossEntropy",
+    "DecoupledKD",
     "HiddenCosine",
     "HiddenMSE",
     "InfoNCE",
+    "JensenShannon",
     "JensenShannonMI",
     "KLDivergence",
     "LogitMSE",
     "MIAlpha",
+    "MarginMSE",
     "MiniLM",
     "MiniLMv2",
+    "RankingKL",
+    "ReverseKL",
     "SigmoidKL",
     "SimilarityKL",
     "SimilarityMSE",
+    "SkewedKL",
     "SoftCrossEntropy",
     "SquaredError",
+    "SymmetricKL",
+    "TotalVariation",
 ]

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import math
+import operator
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from hf_distill.objectives.precision import widened
+from hf_distill.objectives.schedule import extremes
+
+_HOLDS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+
+
+def existing(scores: Tensor, real: Tensor) -> Tensor:
+    """Scores of which the places that do not exist are as low as they go, finite throughout.
+
+    Args:
+        scores: [..., N], unnormalised log-probabilities.
+        real: bool, broadcastable to `scores`: the places that exist.
+
+    Returns:
+        [..., N], float32 or wider.
+    """
+    scores = widened(scores)
+    return scores.masked_fill(~real, torch.finfo(scores.dtype).min)
 
 
 def log_probabilities(scores: Tensor, real: Tensor) -> Tensor:
@@ -20,8 +40,29 @@ def log_probabilities(scores: Tensor, real: Tensor) -> Tensor:
     Returns:
         [..., N], float32 or wider, finite throughout: where nothing exists it is uniform.
     """
-    scores = widened(scores)
-    return scores.masked_fill(~real, torch.finfo(scores.dtype).min).log_softmax(-1)
+    return existing(scores, real).log_softmax(-1)
+
+
+def without(scores: Tensor, places: Tensor) -> Tensor:
+    """Scores of which these places do not exist: [..., N], indices [..., K] -> [..., N]."""
+    return scores.scatter(-1, places, torch.finfo(scores.dtype).min)
+
+
+def gathered(scores: Tensor, kept: Tensor) -> Tensor:
+    """The scores of the places kept one by one, then one score for all others together.
+
+    The last one is the logarithm of the others' summed powers, so that a softmax before or after
+    says the same. Where there are no others it is as low as it goes: probability 0.
+
+    Args:
+        scores: [..., N], log-probabilities, normalised or not; float32 or wider.
+        kept: [..., K], indices of different places.
+
+    Returns:
+        [..., K + 1].
+    """
+    rest = without(scores, kept).logsumexp(-1, keepdim=True)
+    return torch.cat([scores.gather(-1, kept), rest], -1)
 
 
 def kl(student: Tensor, teacher: Tensor) -> Tensor:
@@ -29,11 +70,75 @@ def kl(student: Tensor, teacher: Tensor) -> Tensor:
     return (teacher.exp() * (teacher - student)).sum(-1)
 
 
-def check_temperature(value: float) -> None:
+def bernoulli_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher || student) of a yes and a no each, of logits: [...] twice -> [...]."""
+    # 1 - sigmoid(x) = sigmoid(-x): both logarithms stay finite for any logit.
+    yes, no = (
+        logsigmoid(sign * teacher).exp() * (logsigmoid(sign * teacher) - logsigmoid(sign * student))
+        for sign in (1, -1)
+    )
+    return yes + no
+
+
+def log_mixture(student: Tensor, teacher: Tensor, share: float) -> Tensor:
+    """Logarithm of share * teacher + (1 - share) * student, of log-probabilities of both.
+
+    Args:
+        student: [...].
+        teacher: [...].
+        share: Of the teacher; 0 < value < 1.
+
+    Returns:
+        [...]; where both are equal exactly their value, so that a divergence from it is 0.
+    """
+    gap = teacher - student
+    # Each from the larger of the two: its factor is at most 1 and cannot overflow.
+    from_student = student + torch.log1p(share * torch.expm1(gap.clamp(max=0)))
+    from_teacher = teacher + torch.log1p((1 - share) * torch.expm1(-gap.clamp(min=0)))
+    return torch.where(gap <= 0, from_student, from_teacher)
+
+
+def check_number(
+    name: str,
+    value: Any,
+    remedy: str,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> None:
+    """Raise ValueError unless a setting is a number in its range, at both ends of a schedule.
+
+    Args:
+        name: The setting's.
+        value: What was given.
+        remedy: The sentence that says what else to do.
+        above: What it must be above.
+        at_least: What it must not be below.
+        below: What it must be below.
+        at_most: What it must not be above.
+    """
+    limits = {
+        sign: limit
+        for sign, limit in zip(_HOLDS, (above, at_least, below, at_most), strict=True)
+        if limit is not None
+    }
+    for each in extremes(value):
+        number = isinstance(each, int | float) and not isinstance(each, bool)
+        fits = number and all(_HOLDS[sign](each, limit) for sign, limit in limits.items())
+        if not fits or math.isinf(each):
+            kind = "number" if limits.keys() & {"<", "<="} else "finite number"
+            rule = " and ".join(f"{sign} {limit:g}" for sign, limit in limits.items())
+            raise ValueError(f"{name} must be a {kind} {rule}, got {value!r}. {remedy}")
+
+
+def check_temperature(value: Any) -> None:
     """Raise ValueError unless this can be a temperature."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
-        raise ValueError(
-            f"temperature must be a finite number > 0, got {value!r}. "
-            "Use 1 for the models' own distributions."
-        )
+    check_number("temperature", value, "Use 1 for the models' own distributions.", above=0)
+
+
+def check_count(name: str, value: Any, remedy: str) -> None:
+    """Raise ValueError unless a setting is a whole number >= 1, or None."""
+    if value is not None and (type(value) is not int or value < 1):
+        raise ValueError(f"{name} must be a whole number >= 1 or None, got {value!r}. {remedy}")

@@ -53,7 +53,8 @@ def _cases() -> list[Any]:
             cases.append(pytest.param(objective, {}, id=name))
             continue
         for problem, head in product(sorted(objective.problems), ("sequence", "token", "span")):
-            if head != "span" or problem == "single_label":
+            spans = problem == "single_label" and getattr(objective, "serves_spans", True)
+            if head != "span" or spans:
                 settings = {"problem": problem, "head": head}
                 cases.append(pytest.param(objective, settings, id=f"{name}-{problem}-{head}"))
     return cases

@@ -18,15 +18,9 @@ from hf_distill.objectives import (
     SoftCrossEntropy,
     SquaredError,
 )
-from hf_distill.objectives.prediction import (
-    binary_cross_entropy,
-    cross_entropy,
-    kl_divergence,
-    logit_mse,
-    sigmoid_kl,
-    soft_cross_entropy,
-    squared_error,
-)
+from hf_distill.objectives.class_divergence import kl_divergence, soft_cross_entropy
+from hf_distill.objectives.gold import binary_cross_entropy, cross_entropy, squared_error
+from hf_distill.objectives.logits import logit_mse, sigmoid_kl
 from hf_distill.signals.signals import PADDING_LOGIT, Signals
 from tests.objectives import oracles
 
