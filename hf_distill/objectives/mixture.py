@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -31,6 +31,18 @@ class Term:
     weight: Number
     objective: Objective
     pairs: Pairs = ()
+    renewed_every: int = 0
+    """Optimizer steps between two plans that weigh the pairs; 0: they are averaged."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the pairs of a transported term cost in one batch: the mean is `sums / count`."""
+
+    sums: Tensor
+    """[pairs], the values of each pair, summed over the units."""
+    count: Tensor
+    """Scalar: units in the batch."""
 
 
 class Mixture:
@@ -66,6 +78,7 @@ class Mixture:
         counts: Mapping[Unit, Tensor] | None = None,
         learnt: Learnt | None = None,
         progress: float = 0.0,
+        plans: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and the unweighted value of each term.
 
@@ -75,16 +88,39 @@ class Mixture:
             counts: Units of the whole optimizer step, see `masked_mean`; the batch's own without.
             learnt: What the learnt heads say of the student's states.
             progress: Of the whole training, 0 to 1: weights and settings may be scheduled.
+            plans: Term -> [pairs], the weights of a transported term's pairs.
         """
         terms: dict[str, Tensor] = {}
         for name, term in self.terms.items():
             objective = term.objective.at(progress)
             shown = _prepared(student, name, objective, learnt)
-            values = objective.forward(shown, teacher, term.pairs)
+            if term.renewed_every:
+                each = _of_each_pair(objective, shown, teacher, term.pairs)
+                values = sum(w * v for w, v in zip((plans or {})[name], each, strict=True))
+            else:
+                values = objective.forward(shown, teacher, term.pairs)
             count = None if counts is None else counts[objective.unit]
             terms[name] = masked_mean(values, student.counted(objective.unit), count)
         weighted = self.weighted(terms, progress)
         return torch.stack(list(weighted.values())).sum(), terms
+
+    @torch.no_grad()
+    def costs(
+        self,
+        name: str,
+        student: Signals,
+        teacher: Signals,
+        learnt: Learnt | None = None,
+        progress: float = 0.0,
+    ) -> Costs:
+        """What each pair of a term costs in this batch; the arguments are those of a call."""
+        term = self.terms[name]
+        objective = term.objective.at(progress)
+        shown = _prepared(student, name, objective, learnt)
+        counted = student.counted(objective.unit)
+        each = _of_each_pair(objective, shown, teacher, term.pairs)
+        sums = torch.stack([masked_mean(values, counted, count=1) for values in each])
+        return Costs(sums, counted.sum().to(sums.dtype))
 
     def weighted(self, terms: Mapping[str, Tensor], progress: float = 0.0) -> dict[str, Tensor]:
         """Each term's part of the loss."""
@@ -118,3 +154,9 @@ def _prepared(student: Signals, name: str, objective: Objective, learnt: Learnt 
     if objective.equal_width and learnt.projected:
         return replace(student, hidden={**student.hidden, **learnt.projected})
     return student
+
+
+def _of_each_pair(
+    objective: Objective, student: Signals, teacher: Signals, pairs: Pairs
+) -> Iterator[Tensor]:
+    return (objective.forward(student, teacher, (pair,)) for pair in pairs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_distill.mapping import resolve
+from hf_distill.mapping import period, resolve
 from hf_distill.objectives import (
     BinaryCrossEntropy,
     CrossEntropy,
@@ -18,10 +18,11 @@ from hf_distill.objectives import (
 )
 from hf_distill.objectives.base import Objective, Pairs, Shape
 from hf_distill.objectives.mixture import Mixture, Term
+from hf_distill.objectives.schedule import Number
 from hf_distill.signals.head import Head, Headless
 from hf_distill.signals.signals import LAYERED, Problem
 
-Objectives = Mapping[str, tuple[float, Objective]]
+Objectives = Mapping[str, tuple[Number, Objective]]
 LayerMapping = str | Sequence[tuple[int, int]] | Mapping[str, str | Sequence[tuple[int, int]]]
 
 TASK = "task"
@@ -73,7 +74,7 @@ def build_mixture(
     Args:
         objectives: name -> (weight, objective).
         layer_mapping: For all terms, or by the term's name; each objective's own default where
-        nothing is said.
+            nothing is said.
         student: The student's shape.
         teacher: The teacher's shape.
 
@@ -89,14 +90,21 @@ def build_mixture(
         )
     terms = {}
     for name, (weight, objective) in objectives.items():
-        chosen = layer_mapping if by_name is None else by_name.get(name)
-        terms[name] = Term(float(weight), objective, _pairs(objective, chosen, student, teacher))
+        chosen: Any = layer_mapping if by_name is None else by_name.get(name)
+        pairs = _pairs(objective, chosen, student, teacher)
+        renewed = period(chosen) if pairs and chosen is not None else None
+        terms[name] = Term(weight, objective, pairs, renewed or 0)
     return Mixture(terms)
 
 
 def _pairs(objective: Objective, chosen: Any, student: Shape, teacher: Shape) -> Pairs:
-    layered = objective.needs.intersection(LAYERED)
-    if not layered:
+    if not objective.needs.intersection(LAYERED):
         return ()
     mapping = objective.default_mapping if chosen is None else chosen
-    return resolve(mapping, student.layers, teacher.layers, embeddings=layered == {"hidden"})
+    embeddings = compares_embeddings(objective)
+    return resolve(mapping, student.layers, teacher.layers, embeddings=embeddings)
+
+
+def compares_embeddings(objective: Objective) -> bool:
+    """Whether embedding outputs can be compared: hidden states alone exist outside layers."""
+    return objective.needs.intersection(LAYERED) == {"hidden"}

@@ -1,4 +1,4 @@
-"""What is learnt beside the student: projections to the teacher's width, and critics.
+"""What is learnt beside the student: projections to the teacher's width, critics, layer plans.
 
 They are a submodule of the student, called inside its forward pass: the one way that holds under
 DDP, torch.compile and ZeRO. So the Trainer optimises, clips and resumes them; they are left out of
@@ -21,6 +21,7 @@ from hf_distill.objectives.mixture import Learnt, Mixture, Term
 from hf_distill.signals.capture import Features
 from hf_distill.signals.signals import Scores, Signals
 from hf_distill.training.critics import LearntCritic
+from hf_distill.training.transports import Transports, transported
 
 NAME = "distillation_heads"
 """The submodule's name in the student."""
@@ -38,6 +39,7 @@ class DistillationHeads(nn.Module):
         teacher_width: int,
         seed: int,
         critics: Mapping[str, Term] | None = None,
+        transports: Mapping[str, Term] | None = None,
     ) -> None:
         """Initialise without touching the global random state.
 
@@ -47,6 +49,7 @@ class DistillationHeads(nn.Module):
             teacher_width: Of the teacher's.
             seed: Of the weights.
             critics: Name -> term, of those whose objective wants a critic.
+            transports: Name -> term, of those whose layer mapping is found while training.
         """
         super().__init__()
         wanted = critics or {}
@@ -66,6 +69,7 @@ class DistillationHeads(nn.Module):
                 )
                 for term in wanted.values()
             )
+        self.transports = Transports(transports or {})
 
     @property
     def dtype(self) -> torch.dtype:
@@ -129,7 +133,9 @@ def heads_for(mixture: Mixture, student: Shape, teacher: Shape, seed: int) -> Di
         for layer, _ in term.pairs
     )
     critics = {name: term for name, term in mixture.terms.items() if term.objective.critic}
-    return DistillationHeads(layers, student.width, teacher.width, seed, critics)
+    return DistillationHeads(
+        layers, student.width, teacher.width, seed, critics, transported(mixture)
+    )
 
 
 def save(heads: DistillationHeads, folder: str, state: Mapping[str, Tensor] | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hf_distill.architectures import forward_options
 from hf_distill.objectives.mixture import Learnt
 from hf_distill.signals.capture import Recorder, signals
 from hf_distill.signals.head import Head, Targets
@@ -37,15 +38,21 @@ class Learner:
         """The inputs that the student's own forward names."""
         self._config, self._demand, self._head, self._heads = model.config, demand, head, heads
         self._recorder = Recorder(model, demand)
+        self._options = forward_options(model)
+        self._parameters = list(model.parameters())
         model.add_module(NAME, heads)
         keys = {f"{NAME}.{key}" for key in heads.state_dict()}
         model._keys_to_ignore_on_save = set(model._keys_to_ignore_on_save or ()) | keys
         model.register_forward_hook(self._publish)
 
+    def parameters(self) -> list[nn.Parameter]:
+        """The student's own, without what is learnt beside it."""
+        return self._parameters
+
     def inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """What the student is given of a batch: never the labels, since the loss is ours."""
         named = set(self.columns).difference(self._head.label_names)
-        return {name: value for name, value in batch.items() if name in named}
+        return {name: value for name, value in batch.items() if name in named} | self._options
 
     def show(
         self, model: nn.Module, batch: Mapping[str, Any], targets: Targets, taught: Signals

@@ -60,6 +60,11 @@ def check_request(
             "label_smoothing_factor must be 0 beside objectives, got "
             f"{arguments.label_smoothing_factor}. Set label_smoothing of CrossEntropy instead."
         )
+    if getattr(arguments, "predict_with_generate", False):
+        raise ValueError(
+            "predict_with_generate must be left out, got True. Generate after training: "
+            "evaluate the student with transformers.Seq2SeqTrainer."
+        )
     if _is_reentrant(model, arguments):
         raise ValueError(
             "gradient checkpointing must not be reentrant, got use_reentrant=True: recorded "
@@ -85,9 +90,26 @@ def check_devices(arguments: TrainingArguments) -> None:
         )
 
 
+def check_logging(arguments: TrainingArguments, gradient_norms: bool) -> None:
+    """Raise ValueError where gradient norms are asked for and cannot be measured."""
+    if not gradient_norms:
+        return
+    if arguments.logging_strategy != "steps":
+        raise ValueError(
+            "logging_strategy must be 'steps' with log_gradient_norms, got "
+            f"{str(arguments.logging_strategy)!r}. Set logging_steps."
+        )
+    if arguments.deepspeed or arguments.fsdp:
+        raise ValueError(
+            "log_gradient_norms must be left out with DeepSpeed and FSDP, got True. They hold a "
+            "part of each gradient only: measure on one process, or with DDP."
+        )
+
+
 def has_labels(dataset: Any, head: Head, collator: Any = None) -> bool:
     """Whether training batches carry gold labels; what cannot be looked into is taken to."""
-    if getattr(collator, "mlm", False):
+    if hasattr(collator, "mlm"):
+        # A collator for language modelling makes them out of the tokens, masked or not.
         return True
     names = {
         name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +13,8 @@ from packaging.version import Version
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
+from hf_distill.objectives.mixture import Learnt
 from hf_distill.objectives.reduce import masked_mean
-from hf_distill.release.card import CardFacts, render
 from hf_distill.signals.head import Head, Targets, head_of
 from hf_distill.signals.signals import Signals, Unit
 from hf_distill.teacher.live import LiveTeacher
@@ -27,13 +26,21 @@ from hf_distill.training.defaults import (
     default_objectives,
     task_objective,
 )
+from hf_distill.training.described import Described
 from hf_distill.training.learner import Learner
 from hf_distill.training.pairing import check_pair, load_teacher, match_classes, shape_of
-from hf_distill.training.requests import check_devices, check_request, has_labels, redact
+from hf_distill.training.requests import (
+    check_devices,
+    check_logging,
+    check_request,
+    has_labels,
+    redact,
+)
 from hf_distill.training.sampling import ExactlyResumed
+from hf_distill.training.terms import TermLog, check_finite, gradient_norms
 
 
-class DistillationTrainer(ExactlyResumed, Trainer):
+class DistillationTrainer(ExactlyResumed, Described, Trainer):
     """A Trainer whose student also learns from a teacher.
 
     Everything of the Trainer stays: arguments, callbacks, datasets, `accelerate launch`,
@@ -60,6 +67,7 @@ class DistillationTrainer(ExactlyResumed, Trainer):
         teacher: nn.Module | str | os.PathLike[str] | Any = None,
         objectives: Objectives | None = None,
         layer_mapping: LayerMapping | None = None,
+        log_gradient_norms: bool = False,
         **kwargs: Any,
     ) -> None:
         """Check that everything fits, then build what the Trainer builds.
@@ -73,6 +81,9 @@ class DistillationTrainer(ExactlyResumed, Trainer):
             objectives: Name -> (weight, objective); without, a mixture that suits the head.
             layer_mapping: "uniform", "last", "first", "top" or (student layer, teacher layer)
                 pairs, for all terms or by the term's name; without, each objective's own default.
+            log_gradient_norms: Whether each log says how strongly each weighted term pulls at the
+                student, `gradient_norm_<name>`: of the first micro-batch of the step that is
+                logged, one more backward pass for each term.
             **kwargs: The Trainer's other arguments.
 
         Raises:
@@ -86,6 +97,8 @@ class DistillationTrainer(ExactlyResumed, Trainer):
         )
         check_request(model, teacher, given, own_objectives=objectives is not None)
         check_devices(args)
+        check_logging(args, log_gradient_norms)
+        self._log_gradient_norms = log_gradient_norms
         self.head: Head = head_of(model)
         taught = teacher if isinstance(teacher, nn.Module) else load_teacher(teacher, self.head)
         if objectives is None:
@@ -112,8 +125,8 @@ class DistillationTrainer(ExactlyResumed, Trainer):
             taught, teacher_demand, self.head, classes=classes, prepare=self._place
         )
         self._counts: dict[Unit, Tensor] | None = None
-        self._term_sums: dict[str, Tensor] = {}
-        self._steps_summed = 0
+        self._term_log = TermLog()
+        self._step_begins = False
 
     def _usual_objectives(
         self, taught: nn.Module, args: TrainingArguments, given: Mapping[str, Any]
@@ -143,18 +156,22 @@ class DistillationTrainer(ExactlyResumed, Trainer):
             known = [*(self._signature_columns or ()), *self.teacher.columns]
             self._signature_columns = list(dict.fromkeys(known))
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return self.head.complete(super()._prepare_inputs(inputs))
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> Any:
         """The micro-batches of one optimizer step; their units are counted over all processes."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._step_begins = True
         counted = [self.head.targets(batch).counts() for batch in batches]
         if counted:
             units = list(counted[0])
             sums = [torch.stack([one[unit] for one in counted]).sum() for unit in units]
             totals = self.accelerator.reduce(torch.stack(sums).to(device), "sum")
             self._counts = dict(zip(units, totals, strict=True))
-            self._steps_summed += 1
+            self._term_log.count_step()
         return batches, items
 
     # The loss
@@ -175,12 +192,33 @@ class DistillationTrainer(ExactlyResumed, Trainer):
         taught = self.teacher.show(inputs, targets)
         outputs, shown, learnt = self.student.show(model, inputs, targets, taught)
         progress = self.state.global_step / max(self.state.max_steps, 1)
-        loss, terms = self.mixture(shown, taught, self._counts, learnt, progress)
-        for name, value in terms.items():
-            self._term_sums[name] = self._term_sums.get(name, 0) + value.detach()
+        if self._step_begins:
+            self._renew_plans(shown, taught, learnt, progress)
+        plans = self._heads.transports.plans()
+        loss, terms = self.mixture(shown, taught, self._counts, learnt, progress, plans)
+        check_finite(loss, terms)
+        self._term_log.add(terms)
+        if self._step_begins and self._logs_norms():
+            weighted = self.mixture.weighted(terms, progress)
+            self._term_log.add_norms(gradient_norms(weighted, self.student.parameters()))
+        self._step_begins = False
         # DDP averages gradients over processes; the divisor already counted all of them.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def _renew_plans(
+        self, shown: Signals, taught: Signals, learnt: Learnt, progress: float
+    ) -> None:
+        facts = self._heads.transports.renew(
+            self.state.global_step,
+            lambda name: self.mixture.costs(name, shown, taught, learnt, progress),
+            lambda sums: self.accelerator.reduce(sums, "sum"),
+        )
+        self._term_log.add_facts(facts)
+
+    def _logs_norms(self) -> bool:
+        done = self.state.global_step + 1
+        return self._log_gradient_norms and done % self.state.logging_steps == 0
 
     def _task_loss(self, outputs: Mapping[str, Any], targets: Targets) -> Tensor:
         """The mean loss against gold labels."""
@@ -201,17 +239,13 @@ class DistillationTrainer(ExactlyResumed, Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, without what an earlier call summed and did not log."""
-        self._term_sums, self._steps_summed = {}, 0
+        self._term_log.forget()
         return super().train(*args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the unweighted mean of each term, `loss_<name>`, to the training logs."""
-        if "loss" in logs and self._term_sums:
-            names, steps = list(self._term_sums), self._steps_summed
-            sums = torch.stack([self._term_sums[name] for name in names])
-            means = (self.accelerator.reduce(sums, "sum") / steps).tolist()
-            logs = {**logs, **{f"loss_{n}": mean for n, mean in zip(names, means, strict=True)}}
-            self._term_sums, self._steps_summed = {}, 0
+        if "loss" in logs:
+            logs = {**logs, **self._term_log.take(self.accelerator)}
         super().log(logs, *args, **kwargs)
 
     def _save(
@@ -220,59 +254,6 @@ class DistillationTrainer(ExactlyResumed, Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             heads.save(self._heads, output_dir or self.args.output_dir, state_dict)
-
-    def describe(self, **measured: Any) -> CardFacts:
-        """What happened, for a card.
-
-        Args:
-            **measured: Fields of `CardFacts` that others measured; they take precedence, as do
-                those in the attribute `measured`.
-        """
-        known = {
-            "name": self.args.hub_model_id or self.args.output_dir,
-            "head": card.card_head(self.head),
-            "student": card.model_facts(self.accelerator.unwrap_model(self.model)),
-            "teacher_name": self.teacher_facts[0],
-            "teacher": self.teacher_facts[1],
-            "terms": card.term_facts(self.mixture),
-            "training": card.training_facts(self),
-            "scores": card.last_scores(self.state.log_history),
-            "versions": card.versions(),
-        }
-        return CardFacts(**{**known, **self.measured, **measured})
-
-    def create_model_card(
-        self,
-        language: str | None = None,
-        license: str | None = None,
-        tags: str | list[str] | None = None,
-        model_name: str | None = None,
-        finetuned_from: str | None = None,
-        **unsupported: Any,
-    ) -> None:
-        """Write the student's card, README.md: what happened, and what is in `measured`.
-
-        Args:
-            language: The language of the texts.
-            license: The student's licence.
-            tags: More tags.
-            model_name: The student's name.
-            finetuned_from: The Hub id of the model whose weights the student began with.
-            **unsupported: The Trainer's other arguments. Refused: what they would say of the data
-                goes into `measured["data"]`.
-        """
-        card.refuse_given(unsupported)
-        if self.is_world_process_zero():
-            said = {
-                "language": language,
-                "license": license,
-                "tags": [tags] if isinstance(tags, str) else tags,
-                "name": model_name,
-                "base_model": finetuned_from,
-            }
-            facts = {name: value for name, value in said.items() if value is not None}
-            text = render(self.describe(**facts))
-            Path(self.args.output_dir, "README.md").write_text(text, encoding="utf-8")
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
