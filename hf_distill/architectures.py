@@ -20,7 +20,8 @@ Axes = tuple[str | None, ...]
 class Architecture:
     """One family's map, as dotted paths.
 
-    `layers`, `embeddings` and `final_norm` are below the base model, the others below a layer.
+    `layers`, `embeddings`, `final_norm` and `decoder` are below the base model, the others below a
+    layer. Of an encoder-decoder, the layers are the encoder's: those of its decoder have no number.
     """
 
     layers: str
@@ -37,7 +38,13 @@ class Architecture:
     """Whether `layers` lists groups that are run several times (ALBERT)."""
     scores: str | None = None
     """Where attention is more than softmax(QK^T / sqrt(d)): the dropout of its probabilities."""
-    shows: frozenset[str] = frozenset({"hidden", "attention", "query", "key", "value"})
+    causal: bool = False
+    """Whether a token sees only those before it."""
+    decoder: str | None = None
+    """The layers of a decoder beside the encoder."""
+    shows: frozenset[str] = frozenset(
+        {"hidden", "attention", "attention_scores", "query", "key", "value"}
+    )
     """The layered signals that can be captured."""
     layer_tensors: Mapping[str, Axes] = field(default_factory=dict)
     """Tensor name below a layer -> its axes. Empty: extraction does not know this family."""
@@ -99,6 +106,16 @@ OUTER_TENSORS: dict[str, Axes] = {
 """Tensors outside the layers; embeddings and pooler are below the base model's prefix."""
 
 _BERT = Architecture(layers="encoder.layer", layer_tensors=_BERT_LAYER)
+# Their scores hold relative positions, which are nowhere to be seen before the softmax.
+_ALL_BUT_SCORES = _BERT.shows - {"attention_scores"}
+# Relations and maps would need the causal mask, and keys as many as queries.
+_LLAMA = Architecture(
+    layers="layers",
+    embeddings=("embed_tokens",),
+    final_norm="norm",
+    causal=True,
+    shows=frozenset({"hidden"}),
+)
 
 ARCHITECTURES: dict[str, Architecture] = {
     "bert": _BERT,
@@ -127,6 +144,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         key="attention.self.key_proj",
         value="attention.self.value_proj",
         scores="attention.self.dropout",
+        shows=_ALL_BUT_SCORES,
     ),
     "mpnet": Architecture(
         layers="encoder.layer",
@@ -134,6 +152,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         key="attention.attn.k",
         value="attention.attn.v",
         scores="attention.attn.dropout",
+        shows=_ALL_BUT_SCORES,
     ),
     "modernbert": Architecture(
         layers="layers",
@@ -141,6 +160,36 @@ ARCHITECTURES: dict[str, Architecture] = {
         final_norm="final_norm",
         # Its maps would need rotated queries and keys, and the windows of its local layers.
         shows=frozenset({"hidden", "query", "key", "value"}),
+    ),
+    "gpt2": Architecture(
+        layers="h",
+        embeddings=("drop",),
+        final_norm="ln_f",
+        causal=True,
+        shows=frozenset({"hidden"}),
+    ),
+    "llama": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "t5": Architecture(
+        layers="encoder.block",
+        query="layer.0.SelfAttention.q",
+        key="layer.0.SelfAttention.k",
+        value="layer.0.SelfAttention.v",
+        # It runs twice, the first time on the embeddings.
+        embeddings=("encoder.dropout",),
+        final_norm="encoder.final_layer_norm",
+        decoder="decoder.block",
+        # Its maps would need the bias of relative positions.
+        shows=frozenset({"hidden", "query", "key", "value"}),
+    ),
+    "bart": Architecture(
+        layers="encoder.layers",
+        query="self_attn.q_proj",
+        key="self_attn.k_proj",
+        value="self_attn.v_proj",
+        embeddings=("encoder.layernorm_embedding",),
+        decoder="decoder.layers",
     ),
 }
 """model_type -> architecture. DeBERTa-v3 is of type deberta-v2."""
@@ -167,7 +216,7 @@ def plain_model(model: Any) -> Any:
 
 
 def base_model(model: nn.Module) -> Any:
-    """The encoder below a head and below PEFT adapters; a headless model itself."""
+    """The model below a head and below PEFT adapters; a headless model itself."""
     return plain_model(model).base_model
 
 
@@ -191,3 +240,20 @@ def embeddings(model: nn.Module) -> nn.Module:
     base = base_model(model)
     present: dict[str, nn.Module] = dict(base.named_modules())
     return [present[path] for path in architecture(base.config).embeddings if path in present][-1]
+
+
+def decoder_layers(model: nn.Module) -> int:
+    """How many layers the decoder of an encoder-decoder has; 0 of any other model."""
+    base = base_model(model)
+    path = architecture(base.config).decoder
+    return len(base.get_submodule(path)) if path and base.config.is_encoder_decoder else 0
+
+
+def forward_options(model: nn.Module) -> dict[str, bool]:
+    """What a forward pass is told beside its inputs: not to cache keys and values for generation.
+
+    An encoder keeps none, and is told nothing.
+    """
+    plain = plain_model(model)
+    decodes = architecture(plain.config).causal or plain.config.is_encoder_decoder
+    return {"use_cache": False} if decodes else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import transformers
@@ -22,6 +23,9 @@ _BASE: dict[str, Any] = {
     "attention_probs_dropout_prob": 0.0,
     "classifier_dropout": 0.0,
 }
+
+_DECODES = {"decoder_start_token_id": 0, "eos_token_id": 2}
+_GROUPED = {"num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2}
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "Bert": {},
@@ -57,24 +61,59 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "local_attention": 8,
         "global_attn_every_n_layers": 2,
     },
+    "GPT2": {
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
+    "Llama": _GROUPED,
+    "Qwen2": _GROUPED,
+    "Qwen3": {**_GROUPED, "head_dim": 16},
+    "T5": {"d_kv": 16, "num_decoder_layers": 2, "dropout_rate": 0.0, **_DECODES},
+    "Bart": {
+        "decoder_layers": 2,
+        "decoder_attention_heads": 4,
+        "decoder_ffn_dim": 48,
+        "dropout": 0.0,
+        **_DECODES,
+    },
 }
 
-_DISTILBERT_NAMES = {
-    "hidden_size": "dim",
-    "num_hidden_layers": "n_layers",
-    "num_attention_heads": "n_heads",
-    "intermediate_size": "hidden_dim",
+_NAMES = {
+    "DistilBert": {
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+    },
+    "GPT2": {"intermediate_size": "n_inner"},
+    "T5": {"intermediate_size": "d_ff"},
+    "Bart": {"intermediate_size": "encoder_ffn_dim", "initializer_range": "init_std"},
 }
+"""Family -> what it calls what BERT's config calls otherwise, where it does not know both."""
+
+_CLASSES = {"GPT2ForCausalLM": "GPT2LMHeadModel", "T5Model": "T5EncoderModel"}
 
 
 def config(family: str = "Bert", **changes: Any) -> transformers.PretrainedConfig:
     """A tiny config; `changes` in BERT's names."""
     values = {**_BASE, **FAMILIES[family], **changes}
-    if family == "DistilBert":
-        values = {_DISTILBERT_NAMES.get(name, name): value for name, value in values.items()}
+    names = _NAMES.get(family, {})
+    values = {names.get(name, name): value for name, value in values.items()}
     return getattr(transformers, f"{family}Config")(**values)
+
+
+def heads(family: str, among: Iterable[str]) -> list[str]:
+    """Those heads that the family has a class for."""
+    return [head for head in among if hasattr(transformers, _class(family, head))]
 
 
 def model(family: str = "Bert", head: str = "Model", **changes: Any) -> nn.Module:
     """A tiny random model, as in `model("Bert", "ForSequenceClassification", num_labels=3)`."""
-    return getattr(transformers, f"{family}{head}")(config(family, **changes)).eval()
+    return getattr(transformers, _class(family, head))(config(family, **changes)).eval()
+
+
+def _class(family: str, head: str) -> str:
+    return _CLASSES.get(f"{family}{head}", f"{family}{head}")

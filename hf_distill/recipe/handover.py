@@ -57,7 +57,7 @@ def card(
 
 
 def _model(found: Mapping[str, Any]) -> ModelFacts:
-    return ModelFacts(**{key: found[key] for key in ModelFacts.model_fields})
+    return ModelFacts(**{key: found[key] for key in ModelFacts.model_fields if key in found})
 
 
 def _speed(found: Mapping[str, Any]) -> Measured:

@@ -30,6 +30,14 @@ __all__ = [
 ]
 
 
+_KINDS = {
+    "encoder": "An encoder",
+    "masked-lm": "A masked language model",
+    "causal-lm": "A causal language model",
+    "seq2seq-lm": "An encoder-decoder language model",
+}
+
+
 def render(facts: CardFacts) -> str:
     """The text of README.md. A section without facts is left out."""
     sections = {
@@ -47,9 +55,7 @@ def render(facts: CardFacts) -> str:
 
 
 def _summary(facts: CardFacts) -> str:
-    kind = {"encoder": "An encoder", "masked-lm": "A masked language model"}.get(
-        facts.head, f"A model for {facts.head.replace('-', ' ')}"
-    )
+    kind = _KINDS.get(facts.head, f"A model for {facts.head.replace('-', ' ')}")
     lines = [f"{kind}, distilled from {facts.teacher_name} with hf_distill.", ""]
     lines.append(f"- Student: {_size(facts.student)}")
     if facts.teacher:
@@ -64,7 +70,8 @@ def _size(model: ModelFacts) -> str:
     if model.megabytes is not None:
         parts.append(f"{_rounded(model.megabytes)} MB")
     for count, what in (
-        (model.layers, "layers"),
+        (model.layers, "encoder layers" if model.decoder_layers else "layers"),
+        (model.decoder_layers, "decoder layers"),
         (model.width, "hidden units"),
         (model.heads, "attention heads"),
     ):

@@ -32,6 +32,8 @@ Head = Literal[
     "token-classification",
     "question-answering",
     "masked-lm",
+    "causal-lm",
+    "seq2seq-lm",
     "encoder",
 ]
 
@@ -64,6 +66,8 @@ class ModelFacts(Facts):
     parameters: PositiveInt
     megabytes: FiniteFloat | None = None
     layers: PositiveInt | None = None
+    decoder_layers: PositiveInt | None = None
+    """Of a decoder beside the encoder, whose layers are `layers`."""
     width: PositiveInt | None = None
     heads: PositiveInt | None = None
 

@@ -11,6 +11,8 @@ PIPELINES: dict[Head, str] = {
     "token-classification": "token-classification",
     "question-answering": "question-answering",
     "masked-lm": "fill-mask",
+    "causal-lm": "text-generation",
+    "seq2seq-lm": "text2text-generation",
     "encoder": "feature-extraction",
 }
 """The Hub's name of the task that a head is for."""

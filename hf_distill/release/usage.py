@@ -52,6 +52,22 @@ with torch.no_grad():
 print(tokenizer.decode(logits.argmax(-1)))
 """,
     ),
+    "causal-lm": (
+        "AutoModelForCausalLM",
+        """\
+inputs = tokenizer("A sentence", return_tensors="pt", return_token_type_ids=False)
+written = model.generate(**inputs, max_new_tokens=20)
+print(tokenizer.decode(written[0], skip_special_tokens=True))
+""",
+    ),
+    "seq2seq-lm": (
+        "AutoModelForSeq2SeqLM",
+        """\
+inputs = tokenizer("A sentence.", truncation=True, return_tensors="pt", return_token_type_ids=False)
+written = model.generate(**inputs, max_new_tokens=20)
+print(tokenizer.decode(written[0], skip_special_tokens=True))
+""",
+    ),
     "encoder": (
         "AutoModel",
         """\

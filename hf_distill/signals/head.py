@@ -2,79 +2,33 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hf_distill.architectures import plain_model
-from hf_distill.signals.signals import PADDING_LOGIT, Problem, Unit
+from hf_distill.signals.language import CausalLM, LanguageModel, MaskedLM, Seq2SeqLM
+from hf_distill.signals.rows import IGNORED, Head, Targets
+from hf_distill.signals.signals import PADDING_LOGIT, Problem
 
-IGNORED = -100
-"""The label that Hugging Face models ignore."""
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What a batch says before any model has seen it. Shapes as in `Signals`."""
-
-    mask: Tensor
-    rows: Tensor | None = None
-    labels: Tensor | None = None
-    labelled: Tensor | None = None
-    kept: Tensor | None = None
-    """[B, T] bool: the tokens that rows are made of, where the others are dropped."""
-
-    def said(self) -> dict[str, Any]:
-        """The fields of `Signals` that a batch itself says."""
-        return {name: getattr(self, name) for name in ("mask", "rows", "labels", "labelled")}
-
-    def counts(self) -> dict[Unit, Tensor]:
-        """The number of units in this batch; 0 of those that its head does not have."""
-        none = self.mask.new_zeros((), dtype=torch.long)
-        return {
-            "sequence": none + self.mask.shape[0],
-            "token": self.mask.sum(),
-            "row": none if self.rows is None else self.rows.sum(),
-            "label": none if self.labelled is None else self.labelled.sum(),
-        }
-
-
-class Head(ABC):
-    """One kind of task head; `of` finds a model's."""
-
-    suffix: ClassVar[str]
-    """How the names of the model classes with this head end."""
-    label_names: ClassVar[tuple[str, ...]] = ("labels",)
-    problem: Problem = "single_label"
-
-    def __init__(self, config: Any) -> None:  # noqa: B027 - most heads have nothing to read
-        """Read what the model's config says of its head."""
-
-    def targets(self, inputs: Mapping[str, Tensor]) -> Targets:
-        """What the inputs (labels among them, where there are any) say."""
-        ids = inputs.get("input_ids", inputs.get("inputs_embeds"))
-        if ids is None:
-            raise ValueError(
-                f"inputs must hold input_ids, got {sorted(inputs)}. Tokenize the dataset first."
-            )
-        mask = inputs.get("attention_mask")
-        real = (
-            torch.ones(ids.shape[:2], dtype=torch.bool, device=ids.device)
-            if mask is None
-            else mask.bool()
-        )
-        return self._targets(real, inputs)
-
-    @abstractmethod
-    def _targets(self, mask: Tensor, inputs: Mapping[str, Tensor]) -> Targets: ...
-
-    def logits(self, outputs: Mapping[str, Any], targets: Targets) -> Tensor | None:
-        """The logits as [*R, C], None where the outputs hold none."""
-        return outputs.get("logits")
+__all__ = [
+    "HEADS",
+    "IGNORED",
+    "LABELS",
+    "CausalLM",
+    "Head",
+    "Headless",
+    "LanguageModel",
+    "MaskedLM",
+    "QuestionAnswering",
+    "Seq2SeqLM",
+    "SequenceClassification",
+    "Targets",
+    "TokenClassification",
+    "head_of",
+]
 
 
 class SequenceClassification(Head):
@@ -123,25 +77,6 @@ class TokenClassification(Head):
         return Targets(mask, labelled, labels, labelled)
 
 
-class MaskedLM(TokenClassification):
-    """One row per predicted token; the others are dropped: a row is as wide as the vocabulary."""
-
-    suffix = "ForMaskedLM"
-
-    def _targets(self, mask: Tensor, inputs: Mapping[str, Tensor]) -> Targets:
-        labels = inputs.get("labels")
-        kept = mask if labels is None else labels != IGNORED
-        rows = mask.new_ones(int(kept.sum()))
-        if labels is None:
-            return Targets(mask, rows, kept=kept)
-        return Targets(mask, rows, labels[kept], rows, kept)
-
-    def logits(self, outputs: Mapping[str, Any], targets: Targets) -> Tensor | None:
-        """[N, V] of the N rows that count."""
-        chosen: Tensor = outputs["logits"][targets.kept]
-        return chosen
-
-
 class QuestionAnswering(Head):
     """Two rows per sequence, start and end, each a distribution over the tokens."""
 
@@ -169,6 +104,15 @@ class Headless(Head):
     suffix = "Model"
     label_names = ()
 
+    def __init__(self, config: Any) -> None:
+        """Raises ValueError where there is a decoder, which nothing would teach."""
+        if config.is_encoder_decoder:
+            raise ValueError(
+                "model without a head must have no decoder, got an encoder-decoder of model_type "
+                f"{config.model_type!r}. Take its encoder alone, such as T5EncoderModel, or a "
+                f"model with a head {Seq2SeqLM.suffix}."
+            )
+
     def _targets(self, mask: Tensor, inputs: Mapping[str, Tensor]) -> Targets:
         return Targets(mask)
 
@@ -182,6 +126,8 @@ HEADS: tuple[type[Head], ...] = (
     TokenClassification,
     QuestionAnswering,
     MaskedLM,
+    CausalLM,
+    Seq2SeqLM,
     Headless,
 )
 
@@ -193,13 +139,14 @@ def head_of(model: nn.Module) -> Head:
     """The head of a transformers model, by the name of its class.
 
     Raises:
-        ValueError: A kind of head that is not supported.
+        ValueError: A kind of head that is not supported, or not for this family.
     """
     plain = plain_model(model)
     name = type(plain).__name__
     for kind in HEADS:
         # A language model's class may end in Model too.
-        if name.endswith(kind.suffix) and (kind is not Headless or plain.base_model is plain):
+        fits = name.endswith(kind.suffix) and (kind is not Headless or plain.base_model is plain)
+        if fits or name in kind.irregular:
             return kind(plain.config)
-    known = ", ".join(kind.suffix for kind in HEADS)
-    raise ValueError(f"model must be an encoder whose class ends in one of {known}, got {name}.")
+    known = ", ".join(name for kind in HEADS for name in (kind.suffix, *kind.irregular))
+    raise ValueError(f"model must be one whose class ends in one of {known}, got {name}.")

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import Trainer
 
-from hf_distill.architectures import base_model, plain_model
+from hf_distill.architectures import base_model, decoder_layers, plain_model
 from hf_distill.objectives.mixture import Mixture
 from hf_distill.objectives.schedule import Schedule
 from hf_distill.release.card import ModelFacts, TermFacts, TrainingFacts
@@ -21,6 +21,8 @@ _HEADS = {
     "ForTokenClassification": "token-classification",
     "ForQuestionAnswering": "question-answering",
     "ForMaskedLM": "masked-lm",
+    "ForCausalLM": "causal-lm",
+    "ForConditionalGeneration": "seq2seq-lm",
     "Model": "encoder",
 }
 _PACKAGES = ("hf-distill", "torch", "transformers", "accelerate", "datasets")
@@ -40,6 +42,7 @@ def model_facts(model: nn.Module) -> ModelFacts:
         parameters=sum(value.numel() for value in unique if isinstance(value, nn.Parameter)),
         megabytes=sum(value.numel() * value.element_size() for value in unique) / 1e6,
         layers=config.num_hidden_layers,
+        decoder_layers=decoder_layers(model) or None,
         width=config.hidden_size,
         heads=config.num_attention_heads,
     )

@@ -9,12 +9,18 @@ import torch
 import transformers
 from torch import nn
 
-from hf_distill.architectures import base_model, plain_model
+from hf_distill.architectures import architecture, base_model, plain_model
 from hf_distill.objectives.base import Shape
 from hf_distill.objectives.mixture import Mixture
-from hf_distill.signals.head import Head, Headless, MaskedLM, QuestionAnswering, head_of
-
-_AUTO = {"Model": "AutoModel"}
+from hf_distill.signals.head import (
+    Head,
+    Headless,
+    LanguageModel,
+    QuestionAnswering,
+    Seq2SeqLM,
+    SequenceClassification,
+    head_of,
+)
 
 
 def load_teacher(path: str | os.PathLike[str], head: Head) -> nn.Module:
@@ -23,7 +29,7 @@ def load_teacher(path: str | os.PathLike[str], head: Head) -> nn.Module:
     Raises:
         ValueError: The checkpoint has no trained head of that kind.
     """
-    auto = getattr(transformers, _AUTO.get(head.suffix, f"AutoModel{head.suffix}"))
+    auto = _auto_class(path, head)
     model, report = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     # A headless encoder's pooler may well be missing; nothing reads it.
     untrained = [] if isinstance(head, Headless) else sorted(report["missing_keys"])
@@ -35,8 +41,20 @@ def load_teacher(path: str | os.PathLike[str], head: Head) -> nn.Module:
     return model
 
 
+def _auto_class(path: str | os.PathLike[str], head: Head) -> Any:
+    """The class of transformers that loads a checkpoint with a head."""
+    if isinstance(head, Seq2SeqLM):
+        return transformers.AutoModelForSeq2SeqLM
+    if not isinstance(head, Headless):
+        return getattr(transformers, f"AutoModel{head.suffix}")
+    config = transformers.AutoConfig.from_pretrained(path)
+    # AutoModel would give T5 a random decoder.
+    encodes = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
+    return transformers.AutoModelForTextEncoding if encodes else transformers.AutoModel
+
+
 def shape_of(model: nn.Module) -> Shape:
-    """Layers, width and attention heads of a model."""
+    """Layers, width and attention heads of a model; the encoder's, where it has a decoder too."""
     return shape_in(base_model(model).config)
 
 
@@ -51,14 +69,17 @@ def check_pair(
     """Check that the mixture can compare this student with this teacher.
 
     Raises:
-        ValueError: One model twice, different vocabularies, a head that an objective cannot serve,
-            or shapes that it cannot compare.
+        ValueError: One model twice, different vocabularies or special tokens, layers that are not
+            always run, a head that an objective cannot serve, or shapes that it cannot compare.
     """
     if plain_model(teacher) is plain_model(student):
         raise ValueError(
             "teacher must be another model than the student, got the same object. Load it again."
         )
     _check_vocabulary(student, teacher, tokenizer)
+    _check_special_tokens(student, teacher)
+    if mixture.demands()[0].layers:
+        _check_layers_are_run(student)
     head, taught = head_of(student), head_of(teacher)
     for name, term in mixture.terms.items():
         objective = term.objective
@@ -100,7 +121,7 @@ def match_classes(student: nn.Module, teacher: nn.Module) -> list[int] | None:
         ValueError: The names differ, or the numbers of a regression are not as many.
     """
     head = head_of(student)
-    if isinstance(head, Headless | QuestionAnswering | MaskedLM):
+    if isinstance(head, Headless | QuestionAnswering | LanguageModel):
         return None
     ours, theirs = _class_names(student), _class_names(teacher)
     if ours == theirs or (head.problem == "regression" and len(ours) == len(theirs)):
@@ -130,9 +151,52 @@ def _check_vocabulary(student: nn.Module, teacher: nn.Module, tokenizer: Any) ->
             f"teacher's vocabulary must be that of the student's tokenizer, got another one. "
             f"{remedy}"
         )
-    if ours != theirs and (known is None or isinstance(head_of(student), MaskedLM)):
+    if ours == theirs:
+        return
+    if isinstance(head_of(student), LanguageModel):
+        larger = "student" if ours > theirs else "teacher"
+        raise ValueError(
+            f"teacher's vocabulary must be of the student's size {ours}, got {theirs}. Where both "
+            f"know the same tokens, and the larger one is filled up, cut it: "
+            f"{larger}.resize_token_embeddings({min(ours, theirs)}). Otherwise: {remedy}"
+        )
+    if known is None:
         raise ValueError(
             f"teacher's vocabulary must be of the student's size {ours}, got {theirs}. {remedy}"
+        )
+
+
+def _check_special_tokens(student: nn.Module, teacher: nn.Module) -> None:
+    """What heads of decoders need to know, and what both must be given alike."""
+    configs = [plain_model(model).config for model in (student, teacher)]
+    heads = [head_of(model) for model in (student, teacher)]
+    for side, config, head in zip(("student", "teacher"), configs, heads, strict=True):
+        pooled = isinstance(head, SequenceClassification) and architecture(config).causal
+        if pooled and config.pad_token_id is None:
+            raise ValueError(
+                f"pad_token_id of the {side}'s config must be set to classify sequences by their "
+                "last token, got None. Set it to the tokenizer's pad_token_id."
+            )
+    if isinstance(heads[0], Seq2SeqLM):
+        compared = configs if isinstance(heads[1], Seq2SeqLM) else configs[:1]
+        for name in ("decoder_start_token_id", "pad_token_id"):
+            found = [getattr(config, name, None) for config in compared]
+            if None in found or len(set(found)) > 1:
+                raise ValueError(
+                    f"{name} must be set, and the same for student and teacher, whose decoders are "
+                    f"given the same tokens, got {' and '.join(map(repr, found))}. Set it in their "
+                    "configs."
+                )
+
+
+def _check_layers_are_run(student: nn.Module) -> None:
+    config = base_model(student).config
+    dropped = getattr(config, "encoder_layerdrop", 0)
+    if dropped:
+        raise ValueError(
+            f"encoder_layerdrop of the student must be 0 to compare its layers, got {dropped!r}: a "
+            "layer that is left out shows nothing. Set it in the student's config before it is "
+            "built."
         )
 
 

@@ -12,18 +12,34 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from hf_distill.architectures import layers
+from hf_distill.architectures import architecture, decoder_layers, layers
 from hf_distill.signals import Demand, Signals
 from hf_distill.signals.capture import Recorder, signals
 from tests import tiny
 
 LAYERS = 3
-MAPPED = [family for family in tiny.FAMILIES if family != "ModernBert"]
-"""Families whose attention maps can be shown."""
+
+
+def showing(*signals: str) -> list[str]:
+    """The families that show all of these."""
+    shown = {each: architecture(tiny.config(each)).shows for each in tiny.FAMILIES}
+    return [each for each in tiny.FAMILIES if shown[each].issuperset(signals)]
+
+
+MAPPED, PROJECTED = showing("attention"), showing("query", "key", "value")
 
 
 def demand(**wanted: Any) -> Demand:
     return Demand(layers={signal: frozenset(found) for signal, found in wanted.items()})
+
+
+def states(outputs: Any) -> tuple[Tensor, ...]:
+    """The model's own hidden states, as they come out of it; the encoder's where it has two."""
+    own, last = "hidden_states", "last_hidden_state"
+    if f"encoder_{own}" in outputs:
+        own, last = f"encoder_{own}", f"encoder_{last}"
+    # Old versions list ModernBERT's last layer before its final norm; what comes out is after it.
+    return (*outputs[own][:-1], outputs[last])
 
 
 EVERYTHING = demand(
@@ -58,10 +74,11 @@ def shown(
 def test_hidden_states_are_the_models_own(family: str) -> None:
     """A layer off by one, a final norm or a factorised embedding missed: a loss that means less."""
     model = tiny.model(family, num_hidden_layers=LAYERS)
-    captured, outputs = shown(model, EVERYTHING, output_hidden_states=True)
+    wanted = demand(hidden=range(LAYERS + 1))
+    captured, outputs = shown(model, wanted, output_hidden_states=True)
     assert sorted(captured.hidden) == list(range(LAYERS + 1))
-    # Old versions list ModernBERT's last layer before its final norm; what comes out is after it.
-    expected = (*outputs.hidden_states[:-1], outputs.last_hidden_state)
+    expected = states(outputs)
+    assert len(expected) == LAYERS + 1
     for layer, state in captured.hidden.items():
         torch.testing.assert_close(state, expected[layer], rtol=0, atol=0)
 
@@ -87,7 +104,8 @@ def test_attention_probabilities_are_those_of_eager(family: str) -> None:
     inputs = batch()
     captured, _ = shown(model, demand(attention=range(1, LAYERS + 1)), inputs)
     model.set_attn_implementation("eager")
-    expected = model(**inputs, output_attentions=True).attentions
+    outputs = model(**inputs, output_attentions=True)
+    expected = outputs.get("encoder_attentions", outputs.get("attentions"))
     real = inputs["attention_mask"].bool()
     assert sorted(captured.attention) == list(range(1, LAYERS + 1))
     for layer, probabilities in captured.attention.items():
@@ -104,21 +122,49 @@ def test_modernbert_cannot_show_maps() -> None:
 
 def test_unknown_families_are_refused() -> None:
     """A family whose layers are guessed records whatever has a similar name."""
-    model = transformers.GPT2Model(transformers.GPT2Config(n_layer=1, n_embd=8, n_head=2))
-    with pytest.raises(ValueError, match=r"must be of a known family.*'gpt2'"):
+    size = {"num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2, "ffn_dim": 8}
+    model = transformers.OPTModel(transformers.OPTConfig(**size, word_embed_proj_dim=8))
+    with pytest.raises(ValueError, match=r"must be of a known family.*'opt'"):
         Recorder(model, demand(hidden=[1]))
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", PROJECTED)
 def test_projections_are_cut_into_heads(family: str) -> None:
     """Heads and positions swapped, or a fused projection cut in the wrong order."""
     model = tiny.model(family, num_hidden_layers=LAYERS)
     captured, _ = shown(model, EVERYTHING)
+    size = getattr(model.config, "d_kv", 8)
     for layer in range(1, LAYERS + 1):
         parts = (captured.query[layer], captured.key[layer], captured.value[layer])
-        assert {tuple(part.shape) for part in parts} == {(2, 4, 7, 8)}
+        assert {tuple(part.shape) for part in parts} == {(2, 4, 7, size)}
         assert not torch.equal(parts[0], parts[1])
         assert not torch.equal(parts[1], parts[2])
+
+
+@pytest.mark.parametrize("family", ["GPT2", "Llama", "Qwen2", "Qwen3"])
+@pytest.mark.parametrize("signal", ["query", "attention"])
+def test_decoders_show_hidden_states_only(signal: str, family: str) -> None:
+    """Relations over all pairs of tokens: half of them were never looked at by the model."""
+    with pytest.raises(ValueError, match=r"model must show .*, which shows hidden\."):
+        Recorder(tiny.model(family), demand(**{signal: [1]}))
+
+
+def test_t5_cannot_show_maps() -> None:
+    """softmax(QK^T / sqrt(d)) of T5: it neither divides by sqrt(d) nor leaves out a bias."""
+    with pytest.raises(ValueError, match=r"must show attention maps.*'t5'"):
+        Recorder(tiny.model("T5"), demand(attention=[1]))
+
+
+@pytest.mark.parametrize("family", ["T5", "Bart"])
+def test_layers_of_encoder_decoders_are_the_encoders(family: str) -> None:
+    """Both have layers of one shape: the decoder's would answer to the encoder's mask."""
+    model = tiny.model(family, "ForConditionalGeneration", num_hidden_layers=LAYERS)
+    wanted = demand(hidden=range(LAYERS + 1))
+    given = {**batch(), "decoder_input_ids": torch.tensor([[0, 4], [0, 5]])}
+    captured, outputs = shown(model, wanted, given, output_hidden_states=True)
+    for layer, state in captured.hidden.items():
+        torch.testing.assert_close(state, states(outputs)[layer], rtol=0, atol=0)
+    assert (len(layers(model)), decoder_layers(model)) == (LAYERS, 2)
 
 
 @pytest.mark.parametrize("family", ["Bert", "ModernBert", "DebertaV2"])
@@ -148,7 +194,8 @@ def test_outputs_are_bit_identical_armed_or_not(family: str) -> None:
     inputs = batch()
     plain = model(**inputs).last_hidden_state
     maps = {"attention": [1, LAYERS]} if family in MAPPED else {}
-    recorder = Recorder(model, demand(hidden=[0, 1, LAYERS], query=[1], value=[2], **maps))
+    parts = {"query": [1], "value": [2]} if family in PROJECTED else {}
+    recorder = Recorder(model, demand(hidden=[0, 1, LAYERS], **parts, **maps))
     assert torch.equal(model(**inputs).last_hidden_state, plain)
     recorder.arm()
     assert torch.equal(model(**inputs).last_hidden_state, plain)

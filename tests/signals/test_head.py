@@ -155,5 +155,5 @@ def test_inputs_without_tokens_are_refused() -> None:
 def test_unsupported_heads_are_refused(name: str) -> None:
     """A language model's class also ends in `Model`: as an encoder its head would not learn."""
     model = getattr(transformers, name)(tiny.config(is_decoder=True))
-    with pytest.raises(ValueError, match=f"model must be an encoder whose class.*{name}"):
+    with pytest.raises(ValueError, match=f"model must be one whose class ends in.*{name}"):
         head_of(model)

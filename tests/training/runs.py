@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_distill import DistillationTrainer
+from hf_distill.signals.head import LABELS
 from tests import tiny
 
 # Every training collects garbage several times; what is imported by now never becomes any.
@@ -27,26 +28,50 @@ SEQUENCE, TOKEN, SPAN = (
     "ForQuestionAnswering",
 )
 MASKED, HEADLESS = "ForMaskedLM", "Model"
+CAUSAL, SEQ2SEQ = "ForCausalLM", "ForConditionalGeneration"
 CLASSES = {"num_labels": 3}
 HEADS: dict[str, dict[str, Any]] = {
     SEQUENCE: CLASSES,
     TOKEN: CLASSES,
     SPAN: {},
     MASKED: {},
+    CAUSAL: {},
+    SEQ2SEQ: {},
     HEADLESS: {},
 }
 """Head -> changes of the config."""
 
+FAMILY = {CAUSAL: "GPT2", SEQ2SEQ: "T5"}
+"""Head -> the family that is taken where none is named, if it is not BERT."""
+
+REFUSED = {
+    **dict.fromkeys(((each, CAUSAL) for each in ("Roberta", "XLMRoberta", "Electra")), "decoders"),
+    ("Bart", CAUSAL): "decoders",
+    ("Bart", HEADLESS): "no decoder",
+}
+"""What transformers offers and we do not -> a word of the error."""
+
+OFFERED = [
+    (family, head)
+    for family in tiny.FAMILIES
+    for head in tiny.heads(family, HEADS)
+    if (family, head) not in REFUSED
+]
+"""Every family with every head that there is for it."""
+
 IGNORED = -100
+START, END = 0, 2
+PADDED = ("input_ids", "attention_mask", "token_type_ids", "labels", "decoder_input_ids")
 
 
-def student(head: str = SEQUENCE, family: str = "Bert", seed: int = 1, **changes: Any) -> Any:
+def student(head: str = SEQUENCE, family: str | None = None, seed: int = 1, **changes: Any) -> Any:
     """2 layers of width 32, always the same weights; large, so that logits tell classes apart."""
     torch.manual_seed(seed)
+    family = FAMILY.get(head, "Bert") if family is None else family
     return tiny.model(family, head, **{"initializer_range": 0.2, **HEADS[head], **changes})
 
 
-def teacher(head: str = SEQUENCE, family: str = "Bert", **changes: Any) -> Any:
+def teacher(head: str = SEQUENCE, family: str | None = None, **changes: Any) -> Any:
     """4 layers of width 48, always the same weights."""
     shape = {"hidden_size": 48, "num_hidden_layers": 4}
     return student(head, family, seed=2, **{**shape, **changes})
@@ -55,22 +80,36 @@ def teacher(head: str = SEQUENCE, family: str = "Bert", **changes: Any) -> Any:
 def examples(count: int, head: str = SEQUENCE, *, labelled: bool = True) -> list[Example]:
     """Sequences of 3 to 10 tokens, their labels very unevenly spread."""
     make = torch.Generator().manual_seed(count)
-    return [_example(index, head if labelled else HEADLESS, make) for index in range(count)]
+    made = [_example(index, head, make) for index in range(count)]
+    if labelled:
+        return made
+    for one in made:
+        if head == SEQ2SEQ:
+            one["decoder_input_ids"] = torch.cat([torch.tensor([START]), one["labels"]])
+    return [{name: one[name] for name in one if name not in LABELS} for one in made]
 
 
 def _example(index: int, head: str, make: torch.Generator) -> Example:
     length = int(torch.randint(3, 11, (), generator=make))
     one: Example = {"input_ids": torch.randint(3, tiny.VOCABULARY, (length,), generator=make)}
+    one["input_ids"][-1] = END
     one["attention_mask"] = torch.ones_like(one["input_ids"])
     classes = torch.randint(0, 3, (length,), generator=make)
     if head == SEQUENCE:
         one["labels"] = classes[0]
     if head in (TOKEN, MASKED):
-        first = index % length
-        one["labels"] = classes.masked_fill(torch.arange(length) < first, IGNORED)
+        one["labels"] = _from(index % length, classes)
+    if head == CAUSAL:
+        one["labels"] = _from(index % length, one["input_ids"])
+    if head == SEQ2SEQ:
+        one["labels"] = one["input_ids"][index % length :]
     if head == SPAN:
         one["start_positions"], one["end_positions"] = classes[0] % length, classes[1] % length
     return one
+
+
+def _from(first: int, labels: Tensor) -> Tensor:
+    return labels.masked_fill(torch.arange(len(labels)) < first, IGNORED)
 
 
 def collate(batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
@@ -78,7 +117,7 @@ def collate(batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     columns = {}
     for name in batch[0]:
         values = [torch.as_tensor(one[name]) for one in batch]
-        if values[0].ndim and name in ("input_ids", "attention_mask", "token_type_ids", "labels"):
+        if values[0].ndim and name in PADDED:
             fill = IGNORED if name == "labels" else 0
             columns[name] = torch.nn.utils.rnn.pad_sequence(values, True, fill)
         else:

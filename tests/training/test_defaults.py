@@ -14,11 +14,10 @@ from transformers import DataCollatorForLanguageModeling
 from hf_distill.objectives import KLDivergence, LogitMSE, SigmoidKL
 from hf_distill.signals.head import head_of
 from hf_distill.training.requests import has_labels
-from tests import tiny
 from tests.training.runs import (
     HEADLESS,
-    HEADS,
     MASKED,
+    OFFERED,
     SEQUENCE,
     SPAN,
     TOKEN,
@@ -33,11 +32,11 @@ from tests.training.runs import (
 CLASSIFIED = {"hidden", "kl", "task"}
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-@pytest.mark.parametrize("head", HEADS)
-def test_every_family_and_head_trains(head: str, family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "head"), OFFERED)
+def test_every_family_and_head_trains(family: str, head: str, tmp_path: Path) -> None:
     """A family whose forward names or shapes something else fails here, or learns nothing."""
-    run = trainer(tmp_path, head, model=student(head, family), gradient_accumulation_steps=2)
+    models = {"model": student(head, family), "teacher": teacher(head, family)}
+    run = trainer(tmp_path, head, **models, gradient_accumulation_steps=2)
     before = {name: weight.clone() for name, weight in run.model.state_dict().items()}
     run.train()
     expected = {"hidden", "similarity"} if head == HEADLESS else CLASSIFIED

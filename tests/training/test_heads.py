@@ -17,6 +17,7 @@ from hf_distill.training.heads import FILE, NAME, DistillationHeads
 from tests.training.runs import (
     HEADLESS,
     HEADS,
+    SEQ2SEQ,
     SEQUENCE,
     Gradients,
     logged,
@@ -117,8 +118,9 @@ def test_students_of_every_head_load_without_a_missing_key(head: str, tmp_path: 
     run = trainer(tmp_path, head, objectives=HIDDEN)
     run.train()
     run.save_model()
-    auto = "AutoModel" if head == HEADLESS else f"AutoModel{head}"
-    _, report = getattr(transformers, auto).from_pretrained(tmp_path, output_loading_info=True)
+    named = {HEADLESS: "AutoModel", SEQ2SEQ: "AutoModelForSeq2SeqLM"}
+    auto = getattr(transformers, named.get(head, f"AutoModel{head}"))
+    _, report = auto.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values()), report
 
 
