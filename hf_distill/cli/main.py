@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from hf_distill.cli.layers import layers
 from hf_distill.cli.list import list_
 from hf_distill.cli.quickstart import quickstart
 from hf_distill.cli.train import train
@@ -17,4 +18,5 @@ app = typer.Typer(
 )
 app.command("train")(train)
 app.command("quickstart")(quickstart)
+app.command("layers")(layers)
 app.command("list")(list_)

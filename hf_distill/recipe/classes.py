@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from transformers import TrainingArguments
 
 from hf_distill import objectives as catalogue
-from hf_distill.mapping import MAPPINGS
+from hf_distill.mapping import check_mapping
 from hf_distill.objectives.base import Objective
 from hf_distill.recipe.faults import Fault, RecipeError, nearest, unknown_key
 from hf_distill.recipe.schema import Recipe
@@ -84,7 +84,8 @@ def arguments_of(given: dict[str, Any], key: str, output: Path, seed: int) -> Tr
 
 def objective_faults(found: Any, mapping: Any) -> list[Fault]:
     """What is wrong with the terms of a recipe's mixture, and with its layer mapping."""
-    faults = list(_mapping_faults(mapping, "mapping"))
+    # What is no name was checked with the other values of the recipe.
+    faults = list(_mapping_faults(mapping, "mapping")) if isinstance(mapping, str) else []
     if not isinstance(found, dict):
         return faults
     if not found:
@@ -124,13 +125,15 @@ def _value_faults(hint: Any, value: Any, key: str) -> Iterator[Fault]:
 
 
 def _mapping_faults(mapping: Any, key: str) -> Iterator[Fault]:
-    if isinstance(mapping, str) and mapping not in MAPPINGS:
-        remedy = nearest(mapping, MAPPINGS) or "Or give [student layer, teacher layer] pairs."
-        yield Fault(key, f"must be one of {', '.join(MAPPINGS)}, got {mapping!r}. {remedy}")
+    try:
+        check_mapping(mapping)
+    except ValueError as error:
+        yield Fault(key, str(error).removeprefix("mapping "))
 
 
 def _term_faults(term: dict[str, Any], path: str) -> Iterator[Fault]:
-    yield from _mapping_faults(term.get("mapping"), f"{path}.mapping")
+    if term.get("mapping") is not None:
+        yield from _mapping_faults(term["mapping"], f"{path}.mapping")
     weight = term.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
         text = f"must be a number >= 0, got {weight!r}. Leave a term out instead of subtracting it."
