@@ -11,8 +11,10 @@ from torch import Tensor
 from hf_distill.objectives import (
     CrossEntropy,
     HiddenMSE,
+    InfoNCE,
     KLDivergence,
     LogitMSE,
+    MIAlpha,
     MiniLM,
     MiniLMv2,
     SquaredError,
@@ -45,6 +47,8 @@ class Case:
     model: dict[str, Any] = field(default_factory=dict)
     """Changes of both configs."""
     arguments: dict[str, Any] = field(default_factory=dict)
+    accumulates: bool = True
+    """Whether micro-batches are one big batch: not where sequences are compared with each other."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Step:
 _KL = {"kl": (0.5, KLDivergence())}
 _CE = {"task": (1.0, CrossEntropy())}
 _HIDDEN = {"hidden": (1.0, HiddenMSE())}
+_SMALL = {"hidden": 8, "width": 4}
 _RELATIONS = {"relations": (1.0, MiniLMv2())}
 
 CASES: dict[str, Case] = {
@@ -75,6 +80,15 @@ CASES: dict[str, Case] = {
     "relations beside logits": Case(SEQUENCE, {**_KL, **_CE, **_RELATIONS}),
     "hidden only": Case(SEQUENCE, _HIDDEN),
     "MiniLM only": Case(SEQUENCE, {"minilm": (1.0, MiniLM())}),
+    "mutual information": Case(
+        SEQUENCE,
+        {
+            "mi": (1.0, MIAlpha(alpha=0.5, critic=_SMALL)),
+            "tokens": (0.5, InfoNCE(critic={**_SMALL, "pooling": "tokens", "queue": 8})),
+            **_KL,
+        },
+        accumulates=False,
+    ),
     "features only, checkpointed": Case(
         SEQUENCE, {**_HIDDEN, **_RELATIONS}, arguments=checkpointing()
     ),
@@ -102,3 +116,8 @@ def first_step(case: Case, folder: Path, batch_size: int, accumulation: int, **m
     run.train()
     names = ["loss", *(f"loss_{name}" for name in sorted(terms(run)))]
     return Step(gradients.steps[0], {name: logged(run, name)[0] for name in names})
+
+
+def comparable(case: Case, accumulation: int) -> bool:
+    """Whether batches that are cut like this are one big batch for the case."""
+    return case.accumulates or accumulation == 1
