@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hf_distill.objectives.attention import attention_kl, check_heads
 from hf_distill.objectives.base import Objective, Pairs, Shape
-from hf_distill.objectives.divergence import kl, log_probabilities
+from hf_distill.objectives.divergence import check_count, kl, log_probabilities
 from hf_distill.objectives.precision import products
 from hf_distill.objectives.reduce import mean_over_pairs
 from hf_distill.signals.signals import Signals, Unit
@@ -75,7 +75,11 @@ class MiniLM(Objective):
     """MiniLM: KL of the attention maps plus KL of the value relations, of one layer.
 
     The paper uses it alone, on the last layer of both. Heads must be as many on both sides, widths
-    may differ. Relations: MiniLMv2 lifts the restriction and needs no attention maps.
+    may differ; MiniLMv2 lifts the restriction and needs no attention maps. Every real token counts
+    alike, as far as the loss is a mean over the tokens of a whole step.
+
+    What stands above the attention of the last layer gets no gradient: its output projection and
+    feed-forward layers, and the head. Fine-tuning trains them.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"attention", "value"})
@@ -88,7 +92,7 @@ class MiniLM(Objective):
 
     def check(self, student: Shape, teacher: Shape) -> None:
         """Raise ValueError unless both have the same number of heads."""
-        check_heads("MiniLM", student, teacher)
+        check_heads("MiniLM", student, teacher, "or use MiniLMv2")
 
     def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:
         """[B, T]."""
@@ -108,7 +112,12 @@ class MiniLMv2(Objective):
     """MiniLMv2: the sum of the KLs of self-attention relations, for any heads and widths.
 
     The paper matches the student's last layer with the teacher's last (base size) or an upper
-    middle layer (large size), and uses 48 relation heads for a width of 768, 64 for 1024.
+    middle layer (large size, layer 21 of 24: the mapping [[6, 21]] for a student of six), and uses
+    48 relation heads for a width of 768, 64 for 1024. As with MiniLM, what stands above the
+    attention of the student's layer gets no gradient.
+
+    With `relations: [value-value]` it is the value relation alone: MiniLM's second part, for any
+    heads.
 
     Args:
         relation_heads: Heads into which queries, keys and values are cut anew; must divide the
@@ -129,12 +138,8 @@ class MiniLMv2(Objective):
 
     def __post_init__(self) -> None:
         """Raise ValueError on settings out of range; narrow `needs` to what is compared."""
-        heads = self.relation_heads
-        if heads is not None and (type(heads) is not int or heads < 1):
-            raise ValueError(
-                f"relation_heads must be an integer >= 1 or None, got {heads!r}. "
-                "Use None for the teacher's number of heads."
-            )
+        remedy = "Use None for the teacher's number of heads."
+        check_count("relation_heads", self.relation_heads, remedy)
         named = () if isinstance(self.relations, str) else tuple(self.relations)
         if not named or len(set(named)) < len(named) or not set(named) <= set(RELATIONS):
             raise ValueError(

@@ -1,14 +1,15 @@
 """Capture: forward hooks that record the demanded layers of one model, and nothing else.
 
-Queries, keys and values are read from their projections and attention probabilities are computed
-from them, so that SDPA and flash attention stay on; where a family adds relative positions to its
-scores, the probabilities are read before their dropout.
+Queries, keys and values are read from their projections; attention scores and probabilities are
+computed from them, so that SDPA and flash attention stay on. Where a family adds relative positions
+to its scores, the probabilities are read before their dropout.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ Features = dict[str, Tensor]
 _IN_WORDS = {
     "hidden": "hidden states",
     "attention": "attention maps",
+    "attention_scores": "attention scores",
     "query": "queries",
     "key": "keys",
     "value": "values",
@@ -105,6 +107,7 @@ def _projections_wanted(demand: Demand, family: Architecture) -> dict[str, froze
         return {"fused": query | key | value}
     if family.scores is not None:
         return {"query": query, "key": key, "value": value, "scores": maps}
+    maps |= demand.of("attention_scores")
     return {"query": query | maps, "key": key | maps, "value": value}
 
 
@@ -119,29 +122,41 @@ def signals(features: Mapping[str, Tensor], demand: Demand, config: Any, **shown
     """
     family = architecture(config)
     parts = _projections(features, family, config.num_attention_heads)
-    fields: dict[str, Any] = {
-        "hidden": {layer: features[f"hidden.{layer}"] for layer in demand.of("hidden")},
-        "attention": {},
-    }
-    for layer in demand.of("attention"):
+
+    def scores(layer: int) -> Tensor:
+        return attention_scores(parts("query", layer), parts("key", layer))
+
+    def maps(layer: int) -> Tensor:
         if family.scores:
-            fields["attention"][layer] = features[f"scores.{layer}"]
-        else:
-            query, key = parts("query", layer), parts("key", layer)
-            fields["attention"][layer] = attention_probabilities(query, key, shown["mask"])
-    for signal in ("query", "key", "value"):
-        fields[signal] = {layer: parts(signal, layer) for layer in demand.of(signal)}
-    return Signals(**shown, **fields)
+            return features[f"scores.{layer}"]
+        return attention_probabilities(scores(layer), shown["mask"])
+
+    read: dict[str, Callable[[int], Tensor]] = {
+        "hidden": lambda layer: features[f"hidden.{layer}"],
+        "attention": maps,
+        "attention_scores": scores,
+        **{part: partial(parts, part) for part in ("query", "key", "value")},
+    }
+    layered: dict[str, Any] = {
+        signal: {layer: read[signal](layer) for layer in demand.of(signal)} for signal in LAYERED
+    }
+    return Signals(**shown, **layered)
 
 
-def attention_probabilities(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
-    """softmax(Q K^T / sqrt(d)) over real keys, [B, A, T, T], in float32 or wider; 0 on padding."""
-    padding = ~mask[:, None, None, :]
+def attention_scores(query: Tensor, key: Tensor) -> Tensor:
+    """Q K^T / sqrt(d), of [B, A, T, d] twice: [B, A, T, T], in float32 or wider."""
     wide = torch.promote_types(query.dtype, torch.float32)
-    scores = query.to(wide) @ key.to(wide).transpose(-1, -2) * query.shape[-1] ** -0.5
-    scores = scores.masked_fill(padding, torch.finfo(wide).min)
-    probabilities: Tensor = scores.softmax(-1).masked_fill(padding, 0)
-    return probabilities
+    # Autocast would cast the factors back.
+    with torch.autocast(query.device.type, enabled=False):
+        scores: Tensor = query.to(wide) @ key.to(wide).transpose(-1, -2) * query.shape[-1] ** -0.5
+    return scores
+
+
+def attention_probabilities(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax of [B, A, T, T] scores over real keys; 0 on padding."""
+    padding = ~mask[:, None, None, :]
+    scores = scores.masked_fill(padding, torch.finfo(scores.dtype).min)
+    return scores.softmax(-1).masked_fill(padding, 0)
 
 
 def _projections(

@@ -20,7 +20,7 @@ Problem = Literal["single_label", "multi_label", "regression"]
 PADDING_LOGIT = -1e4
 """Fills span logits on padding, on both sides: probability 0, difference 0, finite in float16."""
 
-LAYERED = ("hidden", "attention", "query", "key", "value")
+LAYERED = ("hidden", "attention", "attention_scores", "query", "key", "value")
 """Signals that exist once per layer."""
 
 
@@ -79,6 +79,8 @@ class Signals:
     """layer -> [B, T, D], the layer's output; 0 is the embedding output."""
     attention: Mapping[int, Tensor] = field(default_factory=dict)
     """layer -> [B, A, T, T], probabilities over keys (last axis; 0 on padding), before dropout."""
+    attention_scores: Mapping[int, Tensor] = field(default_factory=dict)
+    """layer -> [B, A, T, T], QK^T / sqrt(d), before mask and softmax."""
     query: Mapping[int, Tensor] = field(default_factory=dict)
     """layer -> [B, A, T, d], the projection's output (before rotary positions)."""
     key: Mapping[int, Tensor] = field(default_factory=dict)

@@ -42,7 +42,7 @@ def sentence(
 
     shapes = {
         "hidden": (length, width),
-        "attention": (heads, length, length),
+        **dict.fromkeys(("attention", "attention_scores"), (heads, length, length)),
         **dict.fromkeys(("query", "key", "value"), (heads, length, width // heads)),
     }
     shown: Sentence = {"length": length, "head": head, "problem": problem}
@@ -86,7 +86,11 @@ def collate(
 
     mask = together([torch.ones(one["length"], dtype=torch.bool) for one in sentences], (0,), 0)
     shown: dict[str, Any] = {}
-    axes = {"hidden": (0,), "attention": (1, 2), "query": (1,), "key": (1,), "value": (1,)}
+    axes = {
+        "hidden": (0,),
+        **dict.fromkeys(("attention", "attention_scores"), (1, 2)),
+        **dict.fromkeys(("query", "key", "value"), (1,)),
+    }
     for signal in axes:
         if signal in sentences[0]:
             shown[signal] = {

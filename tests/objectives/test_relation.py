@@ -178,7 +178,7 @@ def test_needs_only_the_parts_that_are_compared() -> None:
 @pytest.mark.parametrize("value", [0, -2, 1.5, True, "12"])
 def test_relation_heads_must_be_a_count(value: Any) -> None:
     """True is 1 to Python, and 1.5 fails in the first step."""
-    with pytest.raises(ValueError, match="relation_heads must be an integer >= 1 or None, got"):
+    with pytest.raises(ValueError, match="relation_heads must be a whole number >= 1 or None, got"):
         MiniLMv2(relation_heads=value)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hf_distill.architectures import architecture, decoder_layers, layers
 from hf_distill.signals import Demand, Signals
-from hf_distill.signals.capture import Recorder, signals
+from hf_distill.signals.capture import Recorder, attention_scores, signals
 from tests import tiny
 
 LAYERS = 3
@@ -27,6 +27,8 @@ def showing(*signals: str) -> list[str]:
 
 
 MAPPED, PROJECTED = showing("attention"), showing("query", "key", "value")
+SCORED = ["Bert", "Roberta", "XLMRoberta", "DistilBert", "Electra", "Albert", "Bart"]
+"""Families whose attention scores are QK^T / sqrt(d) and no more."""
 
 
 def demand(**wanted: Any) -> Demand:
@@ -112,6 +114,44 @@ def test_attention_probabilities_are_those_of_eager(family: str) -> None:
         ours, theirs = (maps.transpose(1, 2)[real] for maps in (probabilities, expected[layer - 1]))
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
         assert not probabilities[1, :, :4, 4:].any(), "probabilities on padding must be 0."
+
+
+@pytest.mark.parametrize("family", SCORED)
+def test_attention_scores_are_those_before_mask_and_softmax(family: str) -> None:
+    """Scores without the scale, or masked already, are a target far from the student's."""
+    model = tiny.model(family, num_hidden_layers=LAYERS)
+    inputs = batch()
+    some = list(range(1, LAYERS + 1))
+    captured, _ = shown(model, demand(attention_scores=some, query=[2], key=[2]), inputs)
+    assert sorted(captured.attention_scores) == some
+    scores = captured.attention_scores[2]
+    for a, t, k in ((0, 0, 0), (1, 2, 6), (3, 5, 1)):
+        query, key = captured.query[2][1, a, t].tolist(), captured.key[2][1, a, k].tolist()
+        expected = sum(x * y for x, y in zip(query, key, strict=True)) / len(query) ** 0.5
+        assert scores[1, a, t, k].item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    model.set_attn_implementation("eager")
+    outputs = model(**inputs, output_attentions=True)
+    maps = outputs.get("encoder_attentions", outputs.get("attentions"))
+    for layer, found in captured.attention_scores.items():
+        torch.testing.assert_close(
+            found[1, :, :4, :4].softmax(-1), maps[layer - 1][1, :, :4, :4], rtol=1e-5, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("family", [each for each in tiny.FAMILIES if each not in SCORED])
+def test_scores_are_refused_where_they_are_not_the_whole(family: str) -> None:
+    """QK^T without relative or rotary positions is a plausible score that no layer ever had."""
+    with pytest.raises(ValueError, match=r"must show attention scores for this objective, got"):
+        Recorder(tiny.model(family), demand(attention_scores=[1]))
+
+
+def test_scores_are_wide_under_autocast() -> None:
+    """Autocast casts the factors of a matrix product to half precision, widened or not."""
+    query, key = torch.randn(2, 1, 2, 5, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = attention_scores(query, key)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, attention_scores(query, key))
 
 
 def test_modernbert_cannot_show_maps() -> None:
