@@ -1,6 +1,7 @@
 """What is compared: the catalogue of objectives. `__all__` is the registry."""
 
-from hf_distill.objectives.attention import AttentionKL, AttentionMSE
+from hf_distill.objectives.alignment import CKA
+from hf_distill.objectives.attention import AttentionKL, AttentionMSE, AttentionScoresMSE
 from hf_distill.objectives.class_divergence import (
     JensenShannon,
     KLDivergence,
@@ -10,10 +11,13 @@ from hf_distill.objectives.class_divergence import (
     SymmetricKL,
     TotalVariation,
 )
+from hf_distill.objectives.contrast import HiddenInfoNCE
 from hf_distill.objectives.correlation import DIST
 from hf_distill.objectives.decoupled import DecoupledKD
+from hf_distill.objectives.distances import RKDAngle, RKDDistance
 from hf_distill.objectives.gold import BinaryCrossEntropy, CrossEntropy, SquaredError
-from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenMSE
+from hf_distill.objectives.gram import FSP, NST, TokenGramMSE
+from hf_distill.objectives.hidden import PKD, HiddenCosine, HiddenKL, HiddenMSE
 from hf_distill.objectives.logits import LogitMSE, SigmoidKL
 from hf_distill.objectives.mutual_information import NWJ, TUBA, InfoNCE, JensenShannonMI, MIAlpha
 from hf_distill.objectives.ranking import MarginMSE, RankingKL
@@ -21,16 +25,22 @@ from hf_distill.objectives.relation import MiniLM, MiniLMv2
 from hf_distill.objectives.sentence import SimilarityKL, SimilarityMSE
 
 __all__ = [
+    "CKA",
     "DIST",
+    "FSP",
+    "NST",
     "NWJ",
     "PKD",
     "TUBA",
     "AttentionKL",
     "AttentionMSE",
+    "AttentionScoresMSE",
     "BinaryCrossEntropy",
     "CrossEntropy",
     "DecoupledKD",
     "HiddenCosine",
+    "HiddenInfoNCE",
+    "HiddenKL",
     "HiddenMSE",
     "InfoNCE",
     "JensenShannon",
@@ -41,6 +51,8 @@ __all__ = [
     "MarginMSE",
     "MiniLM",
     "MiniLMv2",
+    "RKDAngle",
+    "RKDDistance",
     "RankingKL",
     "ReverseKL",
     "SigmoidKL",
@@ -50,5 +62,6 @@ __all__ = [
     "SoftCrossEntropy",
     "SquaredError",
     "SymmetricKL",
+    "TokenGramMSE",
     "TotalVariation",
 ]

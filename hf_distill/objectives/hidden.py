@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn.functional import normalize as unit_length
 
 from hf_distill.objectives.base import Objective, Pairs
+from hf_distill.objectives.divergence import kl
+from hf_distill.objectives.pooling import SENTENCE, PooledStates, Pooling
 from hf_distill.objectives.precision import wide_pair
-from hf_distill.objectives.reduce import mean_over_pairs
 from hf_distill.signals.signals import Signals, Unit
 
 
@@ -23,7 +23,7 @@ def _squares(student: Tensor, teacher: Tensor, normalize: bool) -> Tensor:
 
 
 def hidden_mse(student: Tensor, teacher: Tensor, normalize: bool = False) -> Tensor:
-    """Squared difference, mean over the width: [B, T, D] twice -> [B, T].
+    """Squared difference, mean over the width: [..., D] twice -> [...].
 
     With `normalize`, states have length 1 before: (2 - 2 cos) / D.
     """
@@ -31,7 +31,7 @@ def hidden_mse(student: Tensor, teacher: Tensor, normalize: bool = False) -> Ten
 
 
 def hidden_cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - cosine: [B, T, D] twice -> [B, T].
+    """1 - cosine: [..., D] twice -> [...].
 
     Computed as half the squared distance of unit vectors, which is exactly 0 when they are equal
     and never below 0.
@@ -39,31 +39,50 @@ def hidden_cosine(student: Tensor, teacher: Tensor) -> Tensor:
     return _squares(student, teacher, normalize=True).sum(-1) / 2
 
 
-def pkd(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Squared distance of the first tokens' states at length 1: [B, T, D] twice, [B, T] -> [B].
+def hidden_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher || student) of the softmax over the width: [..., D] twice -> [...]."""
+    student, teacher = (side.log_softmax(-1) for side in wide_pair(student, teacher))
+    return kl(student, teacher)
 
-    The first token is the first that is not padding; a sequence without any has value 0.
-    """
-    rows = torch.arange(mask.shape[0], device=mask.device)
-    first = mask.int().argmax(-1)
-    values = _squares(student[rows, first], teacher[rows, first], normalize=True).sum(-1)
-    return values.masked_fill(~mask.any(-1), 0)
+
+def check_normalize(value: object) -> None:
+    """Raise ValueError unless it is true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"normalize must be true or false, got {value!r}. Write it without quotes."
+        )
 
 
 @dataclass(frozen=True)
-class HiddenMSE(Objective):
+class _Coordinates(PooledStates):
+    """What losses on single coordinates share: they count tokens, or sentences once pooled."""
+
+    pooling: Pooling = field(default="tokens", kw_only=True)
+
+    poolings: ClassVar[tuple[Pooling, ...]] = ("tokens", *SENTENCE)
+    unit: ClassVar[Unit] = "token"
+    equal_width: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Raise ValueError on an unknown pooling; count what it leaves."""
+        super().__post_init__()
+        if self.pooling != "tokens":
+            # Frozen.
+            object.__setattr__(self, "unit", "sequence")
+
+
+@dataclass(frozen=True)
+class HiddenMSE(_Coordinates):
     """Mean squared difference of hidden states, per token.
 
     Args:
         normalize: Whether states are brought to length 1 first, so that only directions count. The
             value is then at most 4 / width: give the term a larger weight.
+        pooling: "tokens"; or "first" or "mean", which compare one state of each sentence.
     """
 
     normalize: bool = False
 
-    needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
-    unit: ClassVar[Unit] = "token"
-    equal_width: ClassVar[bool] = True
     citation: ClassVar[str] = (
         "Jiao et al.: TinyBERT: Distilling BERT for Natural Language Understanding. 2019. "
         "arXiv:1909.10351"
@@ -71,44 +90,59 @@ class HiddenMSE(Objective):
 
     def __post_init__(self) -> None:
         """Raise ValueError unless `normalize` is true or false."""
-        if not isinstance(self.normalize, bool):
-            raise ValueError(
-                f"normalize must be true or false, got {self.normalize!r}. Write it without quotes."
-            )
+        super().__post_init__()
+        check_normalize(self.normalize)
 
-    def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:
-        """[B, T]."""
-        return mean_over_pairs(
-            hidden_mse(student.hidden[mine], teacher.hidden[theirs], self.normalize)
-            for mine, theirs in pairs
-        )
+    def compare(self, student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
+        """[B, T] or [B]."""
+        return hidden_mse(student, teacher, self.normalize)
 
 
 @dataclass(frozen=True)
-class HiddenCosine(Objective):
-    """1 - cosine of hidden states, per token. DistilBERT uses it on the last layer."""
+class HiddenCosine(_Coordinates):
+    """1 - cosine of hidden states, per token. DistilBERT uses it on the last layer.
 
-    needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
-    unit: ClassVar[Unit] = "token"
-    equal_width: ClassVar[bool] = True
+    Args:
+        pooling: "tokens"; or "first" or "mean", which compare one state of each sentence.
+    """
+
     citation: ClassVar[str] = (
         "Sanh et al.: DistilBERT, a distilled version of BERT: smaller, faster, cheaper and "
         "lighter. 2019. arXiv:1910.01108"
     )
 
-    def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:
-        """[B, T]."""
-        return mean_over_pairs(
-            hidden_cosine(student.hidden[mine], teacher.hidden[theirs]) for mine, theirs in pairs
-        )
+    def compare(self, student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
+        """[B, T] or [B]."""
+        return hidden_cosine(student, teacher)
+
+
+@dataclass(frozen=True)
+class HiddenKL(_Coordinates):
+    """KL(teacher || student) of softmax over the coordinates of a hidden state, per token.
+
+    Distiller's "ce", without the teacher's entropy: same gradient, but 0 when equal.
+
+    Args:
+        pooling: "tokens"; or "first" or "mean", which compare one state of each sentence.
+    """
+
+    citation: ClassVar[str] = (
+        "He, Shi, Zhang, Wang, Li, Yuan: Distiller: A Systematic Study of Model Distillation "
+        "Methods in Natural Language Processing. 2021. arXiv:2109.11105"
+    )
+
+    def compare(self, student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
+        """[B, T] or [B]."""
+        return hidden_kl(student, teacher)
 
 
 @dataclass(frozen=True)
 class PKD(Objective):
     """Patient distillation: squared distance of the first token's states at length 1.
 
-    The paper leaves the last layer out and adds the layers up; here pairs are averaged, so weigh by
-    their number to get the sum.
+    That is twice HiddenCosine(pooling="first"), under the paper's name and at its size. The paper
+    leaves the last layer out and adds the layers up; here pairs are averaged, so weigh by their
+    number to get the sum.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
@@ -121,7 +155,4 @@ class PKD(Objective):
 
     def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:
         """[B]."""
-        return mean_over_pairs(
-            pkd(student.hidden[mine], teacher.hidden[theirs], student.mask)
-            for mine, theirs in pairs
-        )
+        return 2 * HiddenCosine(pooling="first").forward(student, teacher, pairs)

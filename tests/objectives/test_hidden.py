@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from hf_distill.objectives import PKD, HiddenCosine, HiddenMSE
-from hf_distill.objectives.hidden import hidden_cosine, hidden_mse, pkd
+from hf_distill.objectives import PKD, HiddenCosine, HiddenKL, HiddenMSE
+from hf_distill.objectives.hidden import hidden_cosine, hidden_kl, hidden_mse
+from hf_distill.objectives.pooling import pooled
+from hf_distill.signals.signals import Signals
 from tests.objectives import oracles
 from tests.objectives.examples import PAIRS, batch, collate
 
@@ -64,18 +68,85 @@ def test_hidden_cosine_of_equal_states_is_exactly_zero() -> None:
     assert (hidden_cosine(student, student) == 0).all()
 
 
-def test_pkd_compares_the_first_real_token() -> None:
-    """Position 0 of a left-padded batch is padding: the loss would compare nothing."""
+def test_hidden_kl_is_teacher_relative_to_student_over_the_width() -> None:
+    """A softmax over tokens, or the divergence turned round, trains towards something else."""
     student, teacher = states()
-    mask = torch.tensor([[True, True, False], [False, True, True]])
+    expected = per_token(
+        lambda s, t: oracles.kl(oracles.softmax(t), oracles.softmax(s)), student, teacher
+    )
+    torch.testing.assert_close(hidden_kl(student, teacher), expected)
+
+
+def test_hidden_kl_by_hand() -> None:
+    """Teacher 3 to 1 and student 1 to 1: 3/4 ln(3/2) + 1/4 ln(1/2)."""
+    teacher = torch.tensor([[math.log(3.0), 0.0]])
+    found = hidden_kl(torch.tensor([[7.0, 7.0]]), teacher)
+    assert found.item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
+
+
+MASK = torch.tensor([[True, True, False], [False, True, True], [False, False, False]])
+
+
+def test_pooled_first_is_the_first_real_token() -> None:
+    """Position 0 of a left-padded batch is padding: the loss would compare nothing."""
+    hidden = torch.randn(3, T, D)
+    found, real = pooled(hidden, MASK, "first")
+    assert torch.equal(found, torch.stack([hidden[0, 0], hidden[1, 1], torch.zeros(D)]))
+    assert real.tolist() == [True, True, False]
+
+
+def test_pooled_mean_is_over_the_real_tokens() -> None:
+    """A mean over padding pulls short sentences towards each other."""
+    hidden = torch.randn(3, T, D)
+    found, real = pooled(hidden, MASK, "mean")
+    expected = [hidden[0, :2].mean(0), hidden[1, 1:].mean(0), torch.zeros(D)]
+    torch.testing.assert_close(found, torch.stack(expected))
+    assert real.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("objective", "compare"),
+    [
+        (HiddenMSE(pooling="mean"), hidden_mse),
+        (HiddenMSE(normalize=True, pooling="first"), partial(hidden_mse, normalize=True)),
+        (HiddenCosine(pooling="mean"), hidden_cosine),
+        (HiddenKL(pooling="first"), hidden_kl),
+    ],
+)
+def test_pooled_losses_compare_one_state_of_each_sentence(objective: Any, compare: Any) -> None:
+    """Losses of tokens that are averaged later are not the loss of the averaged state."""
+    student, teacher = torch.randn(2, 3, T, D, dtype=torch.float64)
+    shown = Signals(MASK, hidden={1: student}), Signals(MASK, hidden={1: teacher})
+    expected = compare(*(pooled(side, MASK, objective.pooling)[0] for side in (student, teacher)))
+    torch.testing.assert_close(objective.forward(*shown, ((1, 1),)), expected)
+    assert expected[2] == 0
+
+
+def test_what_is_counted_follows_the_pooling() -> None:
+    """A sentence's value that is counted by tokens would not fit the mask, or weigh by length."""
+    for kind in (HiddenMSE, HiddenCosine, HiddenKL):
+        assert kind().unit == kind.unit == "token"
+        assert kind(pooling="mean").unit == kind(pooling="first").unit == "sequence"
+
+
+def test_pooling_must_be_known() -> None:
+    """An unknown pooling that falls back to another compares something else than was asked."""
+    with pytest.raises(ValueError, match="pooling must be one of tokens, mean, first, got 'cls'"):
+        HiddenMSE(pooling="cls")  # type: ignore[arg-type]
+
+
+def test_pkd_is_the_papers() -> None:
+    """The mean over the width would be 768 times smaller than what the paper's weight is for."""
+    student, teacher = torch.randn(2, 3, T, D, dtype=torch.float64)
     expected = [
         oracles.squared_distance(
             oracles.unit(student[b, first].tolist()), oracles.unit(teacher[b, first].tolist())
         )
         for b, first in ((0, 0), (1, 1))
     ]
+    shown = Signals(MASK, hidden={1: student}), Signals(MASK, hidden={1: teacher})
     torch.testing.assert_close(
-        pkd(student, teacher, mask), torch.tensor(expected, dtype=torch.float64)
+        PKD().forward(*shown, ((1, 1),)), torch.tensor([*expected, 0], dtype=torch.float64)
     )
 
 
@@ -94,7 +165,9 @@ def test_width_of_one_does_not_broadcast() -> None:
         hidden_mse(torch.randn(B, T, 1), torch.randn(B, T, D))
 
 
-@pytest.mark.parametrize("objective", [HiddenMSE(), HiddenMSE(True), HiddenCosine(), PKD()])
+@pytest.mark.parametrize(
+    "objective", [HiddenMSE(), HiddenMSE(True), HiddenCosine(), HiddenKL(), PKD()]
+)
 def test_pairs_are_averaged_and_student_first(objective: Any) -> None:
     """Layers swapped between the sides still train, towards the wrong layer."""
     student = collate(batch((3, 2), 0, {"hidden"}))

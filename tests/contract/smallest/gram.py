@@ -1,0 +1,7 @@
+from typing import Any
+
+SMALLEST: dict[str, dict[str, Any]] = {
+    "FSP": {},
+    "NST": {},
+    "TokenGramMSE": {},
+}
