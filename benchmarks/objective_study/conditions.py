@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from transformers import AutoConfig
 
 from hf_distill.objectives import (
+    DIST,
     PKD,
     AttentionKL,
     CrossEntropy,
+    DecoupledKD,
     HiddenCosine,
     HiddenMSE,
+    InfoNCE,
+    JensenShannon,
     KLDivergence,
     LogitMSE,
+    MIAlpha,
     MiniLMv2,
+    ReverseKL,
     SimilarityKL,
     SquaredError,
 )
@@ -68,7 +74,9 @@ SETTINGS: tuple[tuple[str, str], ...] = (
     ("mrpc", "L3-H384"),
     ("trec", "13M"),
 )
-"""Task and student, in the order in which they are run."""
+"""Task and student, the cheapest first."""
+AHEAD = 6
+"""Conditions by which a cheaper task is ahead of the next: cells that cost little answer first."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,11 @@ def beside(objective: Objective, mapping: LayerMapping | None = None) -> Conditi
     return Condition({"extra": objective}, mapping=mapping)
 
 
+def instead(objective: Objective) -> Condition:
+    """Labels, and one objective where the term on logits would stand."""
+    return Condition({"extra": objective}, logits=False)
+
+
 # As many relation heads as divide the width of every student.
 _RELATIONS = MiniLMv2(relation_heads=16)
 
@@ -101,14 +114,25 @@ CONDITIONS: Mapping[str, Condition] = {
     CONTROL: Condition(logits=False),
     LOGITS: Condition(),
     "+ HiddenMSE": beside(HiddenMSE()),
+    "+ MIAlpha": beside(MIAlpha()),
     "+ MiniLMv2": beside(_RELATIONS),
-    "+ HiddenCosine": beside(HiddenCosine()),
     "+ PKD": beside(PKD()),
     "+ AttentionKL": beside(AttentionKL()),
     "+ SimilarityKL": beside(SimilarityKL()),
+    "+ HiddenCosine": beside(HiddenCosine()),
+    "+ InfoNCE": beside(InfoNCE()),
     "logits, no labels": Condition(labels=False),
-    "+ MiniLMv2, no labels": Condition({"extra": _RELATIONS}, labels=False),
     "+ HiddenMSE + MiniLMv2": Condition({"hidden": HiddenMSE(), "relations": _RELATIONS}),
+    "+ HiddenMSE, no labels": Condition({"extra": HiddenMSE()}, labels=False),
+    "labels + JensenShannon": instead(JensenShannon()),
+    "labels + ReverseKL": instead(ReverseKL()),
+    "labels + DIST": instead(DIST()),
+    "labels + DecoupledKD": instead(DecoupledKD()),
+    "labels + HiddenMSE": instead(HiddenMSE()),
+    "+ HiddenMSE, last layer": beside(HiddenMSE(), "last"),
+    "+ HiddenMSE, top layers": beside(HiddenMSE(), "top"),
+    "+ HiddenMSE, emd": beside(HiddenMSE(), "emd"),
+    "+ MIAlpha, last layer": beside(MIAlpha(), "last"),
 }
 """The most important first: an unfinished study is the upper part of the table."""
 
@@ -139,7 +163,7 @@ class Cell:
 
 def _own_settings(objective: Objective) -> dict[str, object]:
     """The settings that are not the default: a setting that is new is no new run."""
-    usual = {each.name: each.default for each in fields(objective)}
+    usual = type(objective)().settings()
     return {name: each for name, each in objective.settings().items() if each != usual[name]}
 
 
@@ -164,11 +188,11 @@ def cells(seeds: int, tasks: list[str] | None, conditions: list[str] | None) -> 
         tasks: Only these; all where it is None.
         conditions: Only these; all where it is None.
     """
-    return [
-        Cell(task, student, name, seed)
-        for name in conditions or CONDITIONS
-        for task, student in SETTINGS
-        if tasks is None or task in tasks
-        if serves(CONDITIONS[name], TASKS[task], student)
-        for seed in range(1, seeds + 1)
-    ]
+    found = []
+    for at, name in enumerate(conditions or CONDITIONS):
+        for place, (task, student) in enumerate(SETTINGS):
+            asked = tasks is None or task in tasks
+            if asked and serves(CONDITIONS[name], TASKS[task], student):
+                for seed in range(1, seeds + 1):
+                    found.append((at + AHEAD * place, place, Cell(task, student, name, seed)))
+    return [cell for *_, cell in sorted(found, key=lambda each: each[:2])]

@@ -104,7 +104,14 @@ def test_every_cell_has_a_name_of_its_own() -> None:
     """Two cells with one lock would never run beside each other, or one never at all."""
     wanted = cells(3, None, None)
     assert len({cell.name for cell in wanted}) == len(wanted)
-    assert [cell.condition for cell in wanted[:15]] == [CONTROL] * 15
+
+
+def test_what_is_compared_with_is_run_first() -> None:
+    """A study that is stopped early would have scores, and nothing to subtract from them."""
+    seen: dict[tuple[str, str], list[str]] = {}
+    for cell in cells(1, None, None):
+        seen.setdefault((cell.task, cell.student), []).append(cell.condition)
+    assert [names[:2] for names in seen.values()] == [[CONTROL, LOGITS]] * 5
 
 
 def test_differences_are_paired_and_their_interval_is_students() -> None:
