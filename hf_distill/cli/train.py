@@ -37,6 +37,10 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run that is in the folder.")
     ] = False,
+    log_gradient_norms: Annotated[
+        bool,
+        typer.Option("--log-gradient-norms", help="Log how strongly each objective pulls."),
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Train a student as a recipe says, measure it, and write it with its card."""
@@ -44,7 +48,8 @@ def train(
         from hf_distill.recipe.reading import read
         from hf_distill.recipe.run import Request, run
 
-        found = read(recipe, changes or [])
+        sets = [*(changes or []), *(["log_gradient_norms=true"] if log_gradient_norms else [])]
+        found = read(recipe, sets)
         name = recipe_name(recipe)
         folder = output or Path(found.output or Path("runs") / name)
         options = {"--baseline": baseline}
@@ -55,7 +60,7 @@ def train(
             baseline=baseline,
             overwrite=overwrite,
             resume=resume,
-            command=_command(recipe, changes or [], [key for key, on in options.items() if on]),
+            command=_command(recipe, sets, [key for key, on in options.items() if on]),
         )
         results = run(request, typer.echo)
     if is_main_process():

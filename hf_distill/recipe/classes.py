@@ -17,6 +17,7 @@ from transformers import TrainingArguments
 from hf_distill import objectives as catalogue
 from hf_distill.mapping import check_mapping
 from hf_distill.objectives.base import Objective
+from hf_distill.objectives.schedule import Schedule, extremes
 from hf_distill.recipe.faults import Fault, RecipeError, nearest, unknown_key
 from hf_distill.recipe.schema import Recipe
 from hf_distill.training.defaults import LayerMapping, Objectives
@@ -34,7 +35,7 @@ def objectives_of(recipe: Recipe) -> Objectives | None:
     if recipe.objectives is None:
         return None
     return {
-        name: (float(term.get("weight", 1.0)), _build(term))
+        name: (_scheduled(term.get("weight", 1.0)), _build(term))
         for name, term in recipe.objectives.items()
     }
 
@@ -134,10 +135,7 @@ def _mapping_faults(mapping: Any, key: str) -> Iterator[Fault]:
 def _term_faults(term: dict[str, Any], path: str) -> Iterator[Fault]:
     if term.get("mapping") is not None:
         yield from _mapping_faults(term["mapping"], f"{path}.mapping")
-    weight = term.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
-        text = f"must be a number >= 0, got {weight!r}. Leave a term out instead of subtracting it."
-        yield Fault(f"{path}.weight", text)
+    yield from _weight_faults(term.get("weight", 1.0), f"{path}.weight")
     try:
         kind = _objective_class(term.get("type"))
     except ValueError as error:
@@ -156,6 +154,23 @@ def _term_faults(term: dict[str, Any], path: str) -> Iterator[Fault]:
                 yield Fault(f"{path}.{setting}", rest)
             else:
                 yield Fault(path, f"must have settings that fit, got: {error}")
+
+
+def _weight_faults(weight: Any, path: str) -> Iterator[Fault]:
+    try:
+        numbers = extremes(_scheduled(weight))
+    except (ValueError, TypeError) as error:
+        yield Fault(path, f"must be a number or a schedule, got {weight!r}. {error}")
+        return
+    if any(isinstance(n, bool) or not isinstance(n, int | float) or n < 0 for n in numbers):
+        text = f"must be a number >= 0, got {weight!r}. Leave a term out instead of subtracting it."
+        yield Fault(path, text)
+
+
+def _scheduled(value: Any) -> Any:
+    """A schedule where a mapping with a start stands; anything else as it is."""
+    is_schedule = isinstance(value, dict) and {"start", "end"} <= set(value)
+    return Schedule(**value) if is_schedule else value
 
 
 def _objective_class(name: Any) -> type[Objective]:
@@ -179,7 +194,7 @@ def _objective_class(name: Any) -> type[Objective]:
 
 
 def _build(term: dict[str, Any]) -> Objective:
-    settings = {name: value for name, value in term.items() if name not in _OWN_KEYS}
+    settings = {name: _scheduled(value) for name, value in term.items() if name not in _OWN_KEYS}
     return _objective_class(term.get("type"))(**settings)
 
 

@@ -141,5 +141,8 @@ class Recipe(Section):
         ["accuracy"], description="For text-classification; the first one leads."
     )
     training: dict[str, Any] = Field({}, description="Fields of TrainingArguments.")
+    log_gradient_norms: bool = Field(
+        False, description="Whether logs say how strongly each objective pulls at the student."
+    )
     seed: NonNegativeInt = Field(42, description="A whole number, for all that is random.")
     output: str | None = Field(None, description="The run's folder; runs/<recipe> without.")

@@ -77,6 +77,7 @@ def distil(site: Site, student: PreTrainedModel, teacher: PreTrainedModel) -> Tr
         teacher=teacher,
         objectives=objectives_of(site.recipe),
         layer_mapping=mapping_of(site.recipe),
+        log_gradient_norms=site.recipe.log_gradient_norms,
         **_common(site),
     )
     return _run(trainer, site.resume)

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from hf_distill.objectives import HiddenMSE, KLDivergence
+from hf_distill.objectives import HiddenMSE, KLDivergence, MIAlpha
+from hf_distill.objectives.critic import Critic
+from hf_distill.objectives.schedule import Schedule
 from hf_distill.recipe.classes import arguments_of, mapping_of, objectives_of
 from hf_distill.recipe.faults import RecipeError
 from hf_distill.recipe.reading import checked, plain, read, written
@@ -197,3 +199,40 @@ def test_plain_data_is_checked_too() -> None:
         checked(
             {"data": {"path": "x"}, "teacher": {"model": "t"}, "student": {"size": "L1"}}, "search"
         )
+
+
+SCHEDULED = (
+    LEAST
+    + """\
+objectives:
+  kl: {type: KLDivergence, weight: {start: 1.0, end: 0.2, kind: cosine},
+       temperature: {start: 4.0, end: 1.0}}
+  mi: {type: MIAlpha, alpha: 0.5, critic: {queue: 64, pooling: tokens}}
+"""
+)
+
+
+def test_schedules_and_critics_are_read(tmp_path: Path) -> None:
+    """A mapping that stays a dict is compared with 0 in the first step, or never used."""
+    made = objectives_of(read(_written(tmp_path, SCHEDULED)))
+    assert made == {
+        "kl": (Schedule(1.0, 0.2, "cosine"), KLDivergence(Schedule(4.0, 1.0))),
+        "mi": (1.0, MIAlpha(alpha=0.5, critic=Critic(queue=64, pooling="tokens"))),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "told"),
+    [
+        ("objectives.kl.weight={start: 1, end: -1}", "objectives.kl.weight", ">= 0"),
+        ("objectives.kl.weight={start: 1, end: 0, knd: step}", "objectives.kl.weight", "knd"),
+        ("objectives.kl.weight=heavy", "objectives.kl.weight", "got 'heavy'"),
+        ("objectives.kl.temperature={start: 1, end: 0}", "objectives.kl.temperature", "> 0"),
+        ("objectives.mi.critic={qeue: 1}", "objectives.mi.critic", "qeue"),
+    ],
+)
+def test_wrong_schedules_and_critics(tmp_path: Path, change: str, key: str, told: str) -> None:
+    """A fault inside a nested setting must be told with its place, before anything is loaded."""
+    faults = _faults(_written(tmp_path, SCHEDULED), change)
+    assert list(faults) == [key]
+    assert told in faults[key]
