@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from hf_distill.objectives.pooling import Pooling
+
 Kind = Literal["separable", "bilinear"]
-Pooling = Literal["mean", "first", "tokens"]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from hf_distill.objectives.base import Pairs
 from hf_distill.objectives.critic import Critic
+from hf_distill.objectives.pooling import pooled
 from hf_distill.objectives.precision import products, widened
 from hf_distill.signals.signals import Scores
 
@@ -68,7 +69,9 @@ class LearntCritic(nn.Module):
         dtype = next(self.parameters()).dtype
         mine, real = pooled(student, mask, self.wanted.pooling)
         theirs, _ = pooled(teacher.detach(), mask, self.wanted.pooling)
-        mine, theirs = mine.to(dtype), theirs.to(dtype)
+        mine, theirs = (
+            side.masked_fill(~real.unsqueeze(-1), 0).to(dtype) for side in (mine, theirs)
+        )
         own, units = _candidates(theirs, real, self.wanted.candidates)
         elsewhere = _of_other_processes(own) if self.wanted.gather else own[:0]
         # A copy of the queue: it changes before the backward pass that needs it.
@@ -106,28 +109,6 @@ class LearntCritic(nn.Module):
             kept = torch.cat([newest.detach(), self._queued(place)])[: self.wanted.queue]
             self.get_buffer(f"queue_{place}")[: len(kept)] = kept
             self.get_buffer(f"filled_{place}").fill_(len(kept))
-
-
-def pooled(hidden: Tensor, mask: Tensor, pooling: str) -> tuple[Tensor, Tensor]:
-    """The states that are scored, and which of them are real.
-
-    Args:
-        hidden: [B, T, D].
-        mask: [B, T] bool, the real tokens.
-        pooling: "mean", "first" or "tokens".
-
-    Returns:
-        [B, D] and [B]; for "tokens" [B, T, D] and [B, T].
-    """
-    inside = hidden.masked_fill(~mask.unsqueeze(-1), 0)
-    if pooling == "tokens":
-        return inside, mask
-    if pooling == "first":
-        first = mask.int().argmax(-1)
-        rows = torch.arange(len(mask), device=mask.device)
-        return inside[rows, first], mask.any(-1)
-    count = mask.sum(-1, keepdim=True).clamp(min=1)
-    return widened(inside).sum(1) / count, mask.any(-1)
 
 
 def _perceptron(width: int, hidden: int, out: int) -> nn.Module:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hf_distill.objectives import InfoNCE, KLDivergence, MIAlpha
 from hf_distill.objectives.critic import Critic
-from hf_distill.training.critics import LearntCritic, pooled
+from hf_distill.objectives.pooling import pooled
+from hf_distill.training.critics import LearntCritic
 from hf_distill.training.heads import FILE, NAME
 from tests.training.runs import Gradients, logged, student, trainer
 
@@ -29,19 +30,6 @@ def critic(pairs: Any = ((1, 1),), baseline: bool = False, **settings: Any) -> L
 def states(seed: int = 0, size: int = 3) -> tuple[Tensor, Tensor]:
     make = torch.Generator().manual_seed(seed)
     return torch.randn(size, 3, 6, generator=make), torch.randn(size, 3, 5, generator=make)
-
-
-def test_pooling_reads_real_tokens_only() -> None:
-    """Padding in a mean, or a first token that is padding, is the same for all: easy to score."""
-    hidden = torch.arange(18.0).view(3, 3, 2)
-    mean, real = pooled(hidden, MASK, "mean")
-    assert mean.tolist() == [[1.0, 2.0], [8.0, 9.0], [0.0, 0.0]]
-    assert real.tolist() == [True, True, False]
-    first, _ = pooled(hidden, MASK.flip(1), "first")
-    assert first[0].tolist() == hidden[0, 1].tolist()
-    tokens, each = pooled(hidden, MASK, "tokens")
-    assert tokens.shape == hidden.shape
-    assert torch.equal(each, MASK)
 
 
 @pytest.mark.parametrize("kind", ["separable", "bilinear"])
