@@ -49,7 +49,7 @@ def layers(
         ),
     ] = None,
     objective: Annotated[
-        str, typer.Option(help="What is compared; embedding outputs are not in all.")
+        str, typer.Option(help="What is compared: not all can compare embedding outputs.")
     ] = "HiddenMSE",
     debug: Debug = False,
 ) -> None:
@@ -211,6 +211,8 @@ def _fit(objective: Any, mapping: Any, student: Side, teacher: Side) -> str:
         return "by depth; widths and heads are not known"
     objective.check(student.shape, teacher.shape)
     ours, theirs = student.shape.width, teacher.shape.width
+    if objective.critic is not None:
+        return "scored by a critic, at any widths"
     return f"projected {ours} -> {theirs}" if objective.equal_width and ours != theirs else "as is"
 
 

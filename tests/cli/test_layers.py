@@ -125,6 +125,7 @@ def test_models_are_read_from_their_configs(tmp_path: Path) -> None:
     rows = {row["objective"]: row for row in _table(told, "objective")}
     assert rows["HiddenMSE"]["why"] == "projected 16 -> 32"
     assert rows["SimilarityKL"]["why"] == "as is"
+    assert rows["InfoNCE"]["why"] == "scored by a critic, at any widths"
     assert {row["legal"] for row in rows.values()} == {"yes"}
 
 
