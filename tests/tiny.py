@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import transformers
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import nn
 
 VOCABULARY = 60
@@ -117,3 +120,12 @@ def model(family: str = "Bert", head: str = "Model", **changes: Any) -> nn.Modul
 
 def _class(family: str, head: str) -> str:
     return _CLASSES.get(f"{family}{head}", f"{family}{head}")
+
+
+def tokenizer(first: str = "one") -> transformers.PreTrainedTokenizerFast:
+    """A tokenizer of 60 words, whose first word is named and whose others are w0 to w55."""
+    words = ["[PAD]", "[UNK]", "[MASK]", first, *(f"w{number}" for number in range(56))]
+    made = Tokenizer(WordLevel({word: at for at, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = WhitespaceSplit()
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **special)

@@ -60,15 +60,23 @@ def check_request(
             "label_smoothing_factor must be 0 beside objectives, got "
             f"{arguments.label_smoothing_factor}. Set label_smoothing of CrossEntropy instead."
         )
-    if getattr(arguments, "predict_with_generate", False):
-        raise ValueError(
-            "predict_with_generate must be left out, got True. Generate after training: "
-            "evaluate the student with transformers.Seq2SeqTrainer."
-        )
+    _check_nothing_generates(arguments)
     if _is_reentrant(model, arguments):
         raise ValueError(
             "gradient checkpointing must not be reentrant, got use_reentrant=True: recorded "
             "layers would have no gradient. Use use_reentrant=False."
+        )
+
+
+def _check_nothing_generates(arguments: TrainingArguments) -> None:
+    if arguments.use_cache:
+        raise ValueError(
+            "use_cache must be False, got True. Neither student nor teacher generates in training."
+        )
+    if getattr(arguments, "predict_with_generate", False):
+        raise ValueError(
+            "predict_with_generate must be left out, got True. Generate after training: "
+            "evaluate the student with transformers.Seq2SeqTrainer."
         )
 
 

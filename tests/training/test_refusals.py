@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 from transformers import BertForPreTraining, PreTrainedTokenizerFast
 
 from hf_distill.objectives import (
@@ -231,16 +229,6 @@ def test_data_parallel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         trainer(tmp_path)
 
 
-def tokenizer(first: str) -> PreTrainedTokenizerFast:
-    """A tokenizer of 60 words whose first word is named."""
-    words = ["[PAD]", "[UNK]", "[MASK]", first, *(f"w{number}" for number in range(56))]
-    vocabulary = {word: index for index, word in enumerate(words)}
-    made = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]"
-    )
-
-
 def saved(model: Any, folder: Path, beside: PreTrainedTokenizerFast | None = None) -> Any:
     """The model, loaded from a folder, with a tokenizer beside it."""
     model.save_pretrained(folder)
@@ -251,13 +239,13 @@ def saved(model: Any, folder: Path, beside: PreTrainedTokenizerFast | None = Non
 
 def test_other_tokens_in_a_vocabulary_of_the_same_size_are_refused(tmp_path: Path) -> None:
     """The same number means another word to the teacher: it teaches noise, and nothing fails."""
-    taught = saved(teacher(), tmp_path / "teacher", tokenizer("uno"))
-    ours = saved(student(), tmp_path / "student", tokenizer("one"))
-    same = saved(student(), tmp_path / "same", tokenizer("uno"))
-    for given in ({"processing_class": tokenizer("one")}, {"model": ours}):
+    taught = saved(teacher(), tmp_path / "teacher", tiny.tokenizer("uno"))
+    ours = saved(student(), tmp_path / "student", tiny.tokenizer("one"))
+    same = saved(student(), tmp_path / "same", tiny.tokenizer("uno"))
+    for given in ({"processing_class": tiny.tokenizer("one")}, {"model": ours}):
         with pytest.raises(ValueError, match=r"vocabulary must be that of the student's tokenizer"):
             trainer(tmp_path, teacher=taught, **given)
-    for given in ({"processing_class": tokenizer("uno")}, {"model": same}):
+    for given in ({"processing_class": tiny.tokenizer("uno")}, {"model": same}):
         trainer(tmp_path, teacher=taught, **given)
 
 
