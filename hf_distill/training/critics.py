@@ -57,6 +57,7 @@ class LearntCritic(nn.Module):
             self.register_buffer(f"queue_{place}", torch.zeros(wanted.queue, teacher_width))
             self.register_buffer(f"filled_{place}", torch.zeros((), dtype=torch.long))
 
+    @torch.compiler.disable  # Gathering, and candidates as many as there are tokens, break graphs.
     def score(self, place: int, student: Tensor, teacher: Tensor, mask: Tensor) -> Scores:
         """Scores of one layer pair, and its queue renewed.
 
