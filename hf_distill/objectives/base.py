@@ -52,6 +52,8 @@ class Objective(ABC):
     the student's projected hidden states."""
     default_mapping: ClassVar[str] = "uniform"
     """The layer mapping used when none is named. Only layered signals are mapped."""
+    least_pairs: ClassVar[int] = 1
+    """How many layer pairs it takes at once, where it compares layers."""
     compares_batch: ClassVar[bool] = False
     """Whether a value depends on the other sequences of the batch (then micro-batches are not one
     big batch)."""

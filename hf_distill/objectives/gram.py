@@ -197,6 +197,7 @@ class FSP(Objective):
     needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
     unit: ClassVar[Unit] = "sequence"
     equal_width: ClassVar[bool] = True
+    least_pairs: ClassVar[int] = 2
     citation: ClassVar[str] = (
         "Yim, Joo, Bae, Kim: A Gift from Knowledge Distillation: Fast Optimization, Network "
         "Minimization and Transfer Learning. 2017."

@@ -56,19 +56,15 @@ class Mixture:
     """
 
     def __init__(self, terms: Mapping[str, Term]) -> None:
-        """Raises ValueError when there is no term, or a weight is not a finite number >= 0."""
+        """Raises ValueError on no term, a weight that is no number >= 0, or too few pairs."""
         if not terms:
             raise ValueError(
                 "objectives must name at least one term, got none. "
                 "Leave it out for the head's default."
             )
         for name, term in terms.items():
-            for weight in extremes(term.weight):
-                if not 0 <= weight < float("inf"):
-                    raise ValueError(
-                        f"weight of objective {name!r} must be a finite number >= 0, "
-                        f"got {weight!r}. Leave a term out instead of subtracting it."
-                    )
+            _check_weight(name, term)
+            _check_pairs(name, term)
         self.terms = dict(terms)
 
     def __call__(
@@ -160,3 +156,27 @@ def _of_each_pair(
     objective: Objective, student: Signals, teacher: Signals, pairs: Pairs
 ) -> Iterator[Tensor]:
     return (objective.forward(student, teacher, (pair,)) for pair in pairs)
+
+
+def _check_weight(name: str, term: Term) -> None:
+    for weight in extremes(term.weight):
+        if not 0 <= weight < float("inf"):
+            raise ValueError(
+                f"weight of objective {name!r} must be a finite number >= 0, got {weight!r}. "
+                "Leave a term out instead of subtracting it."
+            )
+
+
+def _check_pairs(name: str, term: Term) -> None:
+    least = term.objective.least_pairs
+    kind = type(term.objective).__name__
+    if least > 1 and term.renewed_every:
+        raise ValueError(
+            f"mapping of objective {name!r} must be a fixed one, got a transported one. {kind} "
+            "compares several pairs at once; map 'uniform'."
+        )
+    if 0 < len(term.pairs) < least:
+        raise ValueError(
+            f"mapping of objective {name!r} must hold at least {least} pairs of layers, got "
+            f"{tuple(term.pairs)!r}. {kind} compares several at once; map more, as 'uniform' does."
+        )

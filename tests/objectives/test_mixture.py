@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from hf_distill.objectives import CrossEntropy, HiddenMSE, KLDivergence, MiniLMv2, SimilarityMSE
+from hf_distill.objectives import (
+    FSP,
+    CrossEntropy,
+    HiddenMSE,
+    KLDivergence,
+    MiniLMv2,
+    SimilarityMSE,
+)
 from hf_distill.objectives.base import Objective, Pairs
 from hf_distill.objectives.mixture import Learnt, Mixture, Term
 from hf_distill.signals.signals import Signals, Unit
@@ -152,3 +159,16 @@ def test_missing_rows_say_the_remedy() -> None:
     signals = Signals(STUDENT.mask)
     with pytest.raises(ValueError, match="signals must hold rows to be counted by row, got none"):
         signals.counted("row")
+
+
+@pytest.mark.parametrize(
+    ("term", "told"),
+    [
+        (Term(1.0, FSP(), ((2, 2),)), r"must hold at least 2 pairs of layers, got \(\(2, 2\),\)"),
+        (Term(1.0, FSP(), ((1, 1), (2, 2)), renewed_every=5), "must be a fixed one"),
+    ],
+)
+def test_too_few_pairs_are_told_before_the_first_step(term: Term, told: str) -> None:
+    """Found in the forward pass, it costs the start of a training on a cluster."""
+    with pytest.raises(ValueError, match=told):
+        Mixture({"flow": term})
