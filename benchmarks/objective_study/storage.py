@@ -55,7 +55,7 @@ def work(
         study: Where results are kept.
         cells: All that are wanted.
         folder: Of the locks.
-        run: Does one. A ValueError or RuntimeError is remembered as the cell's failure.
+        run: Does one. What it raises of a run that goes wrong is remembered as a failure.
         minutes: After these no new cell is begun.
         say: Is told of each cell's end.
     """
@@ -76,7 +76,7 @@ def _one(study: optuna.Study, cell: Cell, run: Callable[[Cell], Result]) -> str:
     trial.set_user_attr("cell", cell.definition())
     try:
         score, remembered = run(cell)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, ArithmeticError) as error:
         trial.set_user_attr("error", str(error))
         study.tell(trial, state=TrialState.FAIL)
         return f"failed: {error}"

@@ -172,8 +172,9 @@ def _gradient(probe: Trainer, batch: dict[str, Any]) -> float:
     """The length of the loss's gradient on the student's layers."""
     model: Any = probe.model
     layers = list(base_model(model.train()).encoder.parameters())
-    found = torch.autograd.grad(probe.compute_loss(model, batch), layers, allow_unused=True)
-    return torch.stack([each.norm() for each in found if each is not None]).norm().item()
+    (taken,), _ = probe.get_batch_samples(iter([batch]), 1, torch.device("cpu"))
+    found = torch.autograd.grad(probe.compute_loss(model, taken), layers, allow_unused=True)
+    return float(torch.stack([each.norm() for each in found if each is not None]).norm())
 
 
 def obtain_teacher(study: Study, name: str, examples: Examples) -> tuple[Any, float]:
@@ -221,7 +222,7 @@ def _score(study: Study, trainer: Trainer, examples: Examples) -> float:
     )
     given = {"data_collator": examples.collator, "compute_metrics": compute}
     judge = _quiet(Trainer(_plain(trainer), arguments, **given))
-    return 100 * judge.evaluate(examples.scored)[f"eval_{metric}"]
+    return 100 * float(judge.evaluate(examples.scored)[f"eval_{metric}"])
 
 
 def _plain(trainer: Trainer) -> Any:
