@@ -75,8 +75,8 @@ class MiniLM(Objective):
     """MiniLM: KL of the attention maps plus KL of the value relations, of one layer.
 
     The paper uses it alone, on the last layer of both. Heads must be as many on both sides, widths
-    may differ; MiniLMv2 lifts the restriction and needs no attention maps. Every real token counts
-    alike, as far as the loss is a mean over the tokens of a whole step.
+    may differ; MiniLMv2 lifts the restriction and needs no attention maps. The loss is a mean over
+    all real tokens, not over each sentence's first.
 
     What stands above the attention of the last layer gets no gradient: its output projection and
     feed-forward layers, and the head. Fine-tuning trains them.
@@ -112,8 +112,8 @@ class MiniLMv2(Objective):
     """MiniLMv2: the sum of the KLs of self-attention relations, for any heads and widths.
 
     The paper matches the student's last layer with the teacher's last (base size) or an upper
-    middle layer (large size, layer 21 of 24: the mapping [[6, 21]] for a student of six), and uses
-    48 relation heads for a width of 768, 64 for 1024. As with MiniLM, what stands above the
+    middle layer (large size: for layer 21 and a student of six layers the mapping [[6, 21]]), and
+    uses 48 relation heads for a width of 768, 64 for 1024. As with MiniLM, what stands above the
     attention of the student's layer gets no gradient.
 
     With `relations: [value-value]` it is the value relation alone: MiniLM's second part, for any

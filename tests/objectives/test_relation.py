@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from hf_distill.objectives.attention import attention_kl
 from hf_distill.objectives.base import Shape
 from hf_distill.objectives.reduce import masked_mean
 from hf_distill.objectives.relation import log_relation, relation_kl, split_heads
-from hf_distill.signals.signals import Signals
+from hf_distill.signals.capture import Recorder, signals
+from hf_distill.signals.signals import Demand, Signals
+from tests import tiny
 from tests.objectives import oracles
 from tests.objectives.examples import batch, collate
 
@@ -101,6 +104,42 @@ def test_minilm_v1_is_attention_plus_value_relation(side: str) -> None:
     maps = attention_kl(student.attention[2], teacher.attention[2], student.mask)
     found = MiniLM().forward(student, teacher, LAST)
     torch.testing.assert_close(found[student.mask], (maps + values)[student.mask])
+
+
+@pytest.mark.parametrize("objective", [MiniLM(), MiniLMv2(2)])
+def test_any_teacher_layer_may_be_mapped(objective: Any) -> None:
+    """Large teachers are best in an upper middle layer: the last one would be taken for it."""
+    student, teacher = shown(0), shown(9)
+    alone = [
+        replace(teacher, **{name: {7: getattr(teacher, name)[layer]} for name in objective.needs})
+        for layer in (1, 2)
+    ]
+    found = [objective.forward(student, one, ((2, 7),)) for one in alone]
+    for layer, each in zip((1, 2), found, strict=True):
+        mapped = objective.forward(student, teacher, ((2, layer),))
+        torch.testing.assert_close(mapped, each, rtol=0, atol=0)
+    assert not torch.allclose(*found)
+
+
+@pytest.mark.parametrize("relations", [("query-query", "key-key", "value-value"), ("value-value",)])
+def test_minilm_v2_trains_up_to_the_attention_of_its_layer(relations: Any) -> None:
+    """What it leaves as it was is random in a new student: the docstring must not promise more."""
+    model = tiny.model("Bert", num_hidden_layers=2)
+    objective = MiniLMv2(relations=relations)
+    wanted = Demand(layers=dict.fromkeys(objective.needs, frozenset({2})))
+    recorder = Recorder(model, wanted)
+    recorder.arm()
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    model(input_ids=torch.randint(3, tiny.VOCABULARY, (2, 5)), attention_mask=mask.long())
+    student = signals(recorder.take(), wanted, model.config, mask=mask)
+    objective.forward(student, shown(9, (5, 5), width=24, heads=4), LAST).sum().backward()
+    untouched = {name for name, weight in model.named_parameters() if weight.grad is None}
+    above = ("encoder.layer.1.attention.output", "encoder.layer.1.intermediate")
+    above += ("encoder.layer.1.output", "pooler")
+    last = {f"encoder.layer.1.attention.self.{part}" for part in ("query", "key", "value")}
+    unused = {part for part in last if part.rsplit(".", 1)[1] not in objective.needs}
+    for name, _ in model.named_parameters():
+        assert (name in untouched) == name.startswith((*above, *unused)), name
 
 
 def test_relation_kl_is_teacher_relative_to_student() -> None:
