@@ -20,8 +20,10 @@ from hf_distill.objectives import (
     SquaredError,
 )
 from tests.training.runs import (
+    CAUSAL,
     HEADLESS,
     MASKED,
+    SEQ2SEQ,
     SEQUENCE,
     SPAN,
     TOKEN,
@@ -75,6 +77,10 @@ CASES: dict[str, Case] = {
         {"mse": (0.5, LogitMSE()), "task": (1.0, SquaredError())},
         model={"num_labels": 1},
     ),
+    "next tokens": Case(CAUSAL, {**_KL, **_CE, **_HIDDEN}),
+    "unlabelled next tokens": Case(CAUSAL, _KL, labelled=False),
+    "targets of a decoder": Case(SEQ2SEQ, {**_KL, **_CE, **_HIDDEN}),
+    "an encoder beside a decoder": Case(SEQ2SEQ, _HIDDEN),
     "unlabelled, headless": Case(HEADLESS, _HIDDEN, labelled=False),
     "projections beside logits": Case(SEQUENCE, {**_KL, **_CE, **_HIDDEN}),
     "relations beside logits": Case(SEQUENCE, {**_KL, **_CE, **_RELATIONS}),

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_distill import DistillationTrainer
@@ -196,6 +196,13 @@ class Gradients(TrainerCallback):
         """Called after clipping."""
         named = model.named_parameters()
         self.steps.append({n: p.grad.clone() for n, p in named if p.grad is not None})
+
+
+def calls(model: nn.Module) -> list[dict[str, Any]]:
+    """The inputs of every forward pass from now on."""
+    found: list[dict[str, Any]] = []
+    model.register_forward_pre_hook(lambda _, args, given: found.append(given), with_kwargs=True)
+    return found
 
 
 def relative_error(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
-from torch.nn import functional as F
 from transformers import DataCollatorForLanguageModeling
 
-from hf_distill.objectives import KLDivergence, LogitMSE, SigmoidKL
 from hf_distill.signals.head import head_of
 from hf_distill.training.requests import has_labels
+from tests import tiny
 from tests.training.runs import (
+    CAUSAL,
     HEADLESS,
     MASKED,
     OFFERED,
+    SEQ2SEQ,
     SEQUENCE,
     SPAN,
     TOKEN,
@@ -49,33 +49,7 @@ def test_every_family_and_head_trains(family: str, head: str, tmp_path: Path) ->
     assert any(not torch.equal(w, before[n]) for n, w in run.model.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    ("changes", "objective", "expected"),
-    [
-        ({}, KLDivergence, CLASSIFIED),
-        ({"problem_type": "multi_label_classification"}, SigmoidKL, CLASSIFIED),
-        ({"num_labels": 1}, LogitMSE, {"hidden", "mse", "task"}),
-    ],
-    ids=["single label", "multi-label", "regression"],
-)
-def test_the_problem_decides(
-    changes: dict[str, Any], objective: type, expected: set[str], tmp_path: Path
-) -> None:
-    """Softmax over independent labels, or over one number, is constant 1: nothing is learnt."""
-    data = examples(8)
-    if "problem_type" in changes:
-        for one in data:
-            one["labels"] = F.one_hot(one["labels"], 3).float()
-    run = trainer(
-        tmp_path, model=student(**changes), teacher=teacher(**changes), train_dataset=data
-    )
-    run.train()
-    assert terms(run) == expected
-    found = [type(term.objective) for term in run.mixture.terms.values()]
-    assert objective in found
-
-
-@pytest.mark.parametrize("head", [SEQUENCE, TOKEN, SPAN, MASKED])
+@pytest.mark.parametrize("head", [SEQUENCE, TOKEN, SPAN, MASKED, CAUSAL, SEQ2SEQ])
 def test_unlabelled_data_has_no_task_term(head: str, tmp_path: Path) -> None:
     """A task term without labels is 0 in the logs, or an error in the first step."""
     run = trainer(tmp_path, head, labelled=False)
@@ -92,15 +66,9 @@ def test_a_teacher_of_another_head_shows_hidden_states_only(tmp_path: Path) -> N
 
 def test_a_collator_that_masks_makes_labels(tmp_path: Path) -> None:
     """Masked language modelling has no label column: its task term would be left out."""
-
-    class Masking(DataCollatorForLanguageModeling):
-        mlm = True
-
-        def __init__(self) -> None: ...
-
     head = head_of(student(MASKED))
     unlabelled = examples(2, MASKED, labelled=False)
-    assert has_labels(unlabelled, head, Masking())
+    assert has_labels(unlabelled, head, DataCollatorForLanguageModeling(tiny.tokenizer()))
     assert not has_labels(unlabelled, head)
 
 

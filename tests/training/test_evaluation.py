@@ -13,8 +13,10 @@ from transformers import EvalPrediction
 
 from hf_distill.objectives import HiddenMSE, KLDivergence
 from tests.training.runs import (
+    CAUSAL,
     HEADS,
     MASKED,
+    SEQ2SEQ,
     SEQUENCE,
     SPAN,
     TOKEN,
@@ -63,7 +65,7 @@ def by_hand(model: Any, head: str) -> float:
     return sum(loss * size for loss, size in losses) / COUNT
 
 
-@pytest.mark.parametrize("head", [SEQUENCE, TOKEN, MASKED])
+@pytest.mark.parametrize("head", [SEQUENCE, TOKEN, MASKED, CAUSAL])
 def test_eval_loss_is_the_models_own(head: str, tmp_path: Path) -> None:
     """An eval_loss with distillation terms in it picks the wrong checkpoint."""
     run = evaluating(tmp_path, head, compute_metrics=(computed := Computed()))
@@ -72,9 +74,23 @@ def test_eval_loss_is_the_models_own(head: str, tmp_path: Path) -> None:
     assert found["eval_seen"] == 1.0
     assert not any(name.startswith("eval_loss_") for name in found)
     longest = max(len(one["input_ids"]) for one in examples(COUNT, head))
-    shapes = {SEQUENCE: (COUNT, 3), TOKEN: (COUNT, longest, 3), MASKED: (COUNT, longest, 60)}
+    tokens = (COUNT, longest, 60)
+    shapes = {SEQUENCE: (COUNT, 3), TOKEN: (COUNT, longest, 3), MASKED: tokens, CAUSAL: tokens}
     assert computed.predictions.shape == shapes[head]
     assert computed.labels.shape == shapes[head][:-1]
+
+
+@pytest.mark.parametrize("family", ["T5", "Bart"])
+def test_eval_loss_of_a_decoder_is_the_models_own(family: str, tmp_path: Path) -> None:
+    """Evaluated on labels that the decoder was not given, or given unshifted: 0, or any number."""
+    given = {"model": student(SEQ2SEQ, family), "teacher": student(SEQ2SEQ, family, seed=2)}
+    run = evaluating(tmp_path, SEQ2SEQ, **given, compute_metrics=(computed := Computed()))
+    expected = by_hand(run.model, SEQ2SEQ)
+    assert run.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
+    # As from the Trainer: the logits, and the encoder's last states.
+    logits, states = computed.predictions
+    assert logits.shape == (*computed.labels.shape, 60)
+    assert states.shape[-1] == 32
 
 
 def test_span_predictions_are_start_and_end(tmp_path: Path) -> None:

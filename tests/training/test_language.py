@@ -29,6 +29,7 @@ from tests.training.runs import (
     SEQ2SEQ,
     SEQUENCE,
     TOKEN,
+    calls,
     checkpointing,
     collate,
     examples,
@@ -60,13 +61,6 @@ def models(head: str, family: str | None = None, **changes: Any) -> dict[str, An
         "model": student(head, family, **changes),
         "teacher": teacher(head, family, **changes),
     }
-
-
-def calls(model: nn.Module) -> list[dict[str, Any]]:
-    """The inputs of every forward pass."""
-    found: list[dict[str, Any]] = []
-    model.register_forward_pre_hook(lambda _, args, given: found.append(given), with_kwargs=True)
-    return found
 
 
 @pytest.mark.parametrize(("family", "head"), PAIRS)
