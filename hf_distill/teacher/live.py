@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from hf_distill.architectures import plain_model
+from hf_distill.architectures import forward_options, plain_model
 from hf_distill.signals.capture import Recorder, signals
 from hf_distill.signals.head import LABELS, Head, Targets
 from hf_distill.signals.signals import Demand, Signals
@@ -47,6 +47,7 @@ class LiveTeacher:
         self._demand, self._head = demand, head
         self._classes = None if classes is None else torch.tensor(classes)
         self._recorder = Recorder(model, demand)
+        self._options = forward_options(model)
         self._model = prepare(model.eval().requires_grad_(False))
 
     @torch.no_grad()
@@ -59,7 +60,7 @@ class LiveTeacher:
         """
         self._recorder.arm()
         outputs = self._model.eval()(
-            **{name: inputs[name] for name in self.columns if name in inputs}
+            **{name: inputs[name] for name in self.columns if name in inputs}, **self._options
         )
         features = self._recorder.take()
         logits = self._head.logits(outputs, targets) if self._demand.logits else None

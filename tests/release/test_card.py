@@ -354,17 +354,20 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.parametrize(
-    ("head", "suffix"),
+    ("head", "family", "suffix"),
     [
-        ("sequence-classification", "ForSequenceClassification"),
-        ("token-classification", "ForTokenClassification"),
-        ("question-answering", "ForQuestionAnswering"),
-        ("masked-lm", "ForMaskedLM"),
-        ("encoder", "Model"),
+        ("sequence-classification", "Bert", "ForSequenceClassification"),
+        ("token-classification", "Bert", "ForTokenClassification"),
+        ("question-answering", "Bert", "ForQuestionAnswering"),
+        ("masked-lm", "Bert", "ForMaskedLM"),
+        ("causal-lm", "GPT2", "ForCausalLM"),
+        ("seq2seq-lm", "T5", "ForConditionalGeneration"),
+        ("encoder", "Bert", "Model"),
     ],
 )
 def test_snippets_run(
     head: Head,
+    family: str,
     suffix: str,
     tokenizer: PreTrainedTokenizerFast,
     tmp_path: Path,
@@ -372,10 +375,18 @@ def test_snippets_run(
 ) -> None:
     """The first thing that a user of the model does is to paste this."""
     monkeypatch.chdir(tmp_path)
-    tiny.model("Bert", suffix).save_pretrained("small")
+    tiny.model(family, suffix).save_pretrained("small")
     tokenizer.save_pretrained("small")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(snippet(head, "small"), {})
     assert printed.getvalue().endswith("\n")  # random weights may answer with nothing
     assert snippet(head, "ada/small") in render(LEAST.model_copy(update={"head": head}))
+
+
+def test_a_decoder_beside_the_encoder_is_counted() -> None:
+    """An encoder-decoder whose card counts half of its layers looks twice as fast as it is."""
+    size = ModelFacts(parameters=9, layers=6, decoder_layers=2)
+    text = render(LEAST.model_copy(update={"head": "seq2seq-lm", "student": size}))
+    assert "6 encoder layers, 2 decoder layers" in text
+    assert "An encoder-decoder language model, distilled from" in text
