@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hf_distill.student import extract, fresh
+    from hf_distill.teacher import Adapter, Ensemble
     from hf_distill.training.trainer import DistillationTrainer
 
     __version__: str
 
-__all__ = ["DistillationTrainer", "__version__", "extract", "fresh"]
+__all__ = ["Adapter", "DistillationTrainer", "Ensemble", "__version__", "extract", "fresh"]
 
 _HOMES = {
+    "Adapter": "hf_distill.teacher",
     "DistillationTrainer": "hf_distill.training.trainer",
+    "Ensemble": "hf_distill.teacher",
     "extract": "hf_distill.student",
     "fresh": "hf_distill.student",
 }

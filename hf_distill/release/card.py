@@ -115,6 +115,11 @@ def _shown_label(label: str, facts: CardFacts) -> str:
 
 def _made(facts: CardFacts) -> str:
     lines = [f"- Teacher: {facts.teacher_name}"]
+    if facts.teachers:
+        lines.append(f"- Teachers: {', '.join(facts.teachers)}")
+    if facts.assistants:
+        chain = " → ".join(["the teacher", *facts.assistants, "this student"])
+        lines.append(f"- Teacher assistants, each distilled from the one before it: {chain}")
     if facts.initialisation:
         lines.append(f"- Student at the start: {facts.initialisation}")
     lines += [f"- Data: {_data(each)}" for each in facts.data]
@@ -169,7 +174,7 @@ def _limits(facts: CardFacts) -> list[str]:
     else:
         if TEACHER not in scored:
             limits.append("The teacher was not measured beside it.")
-        if not scored - {STUDENT, TEACHER}:
+        if not scored - {STUDENT, TEACHER, *facts.assistants}:
             limits.append("No baseline was measured: what the teacher added is not known.")
         if all(_runs(score) == 1 for score in facts.scores[STUDENT].values()):
             limits.append(

@@ -116,6 +116,10 @@ class CardFacts(Facts):
     student: ModelFacts
     teacher_name: Name
     teacher: ModelFacts | None = None
+    teachers: list[Name] = []
+    """Where several taught together, all of them: `teacher_name` says how, `teacher` their sum."""
+    assistants: list[Text] = []
+    """The teacher assistants between teacher and student, in the order of their training."""
     baselines: dict[Text, ModelFacts] = {}
     """Sizes of other models in `scores` and `speeds`, by label."""
     initialisation: Text | None = None

@@ -38,7 +38,7 @@ def metadata(facts: CardFacts) -> ModelCardData:
         tags=list(dict.fromkeys(["knowledge-distillation", "hf_distill", *facts.tags])),
         base_model=facts.base_model,
         base_model_relation="finetune" if facts.base_model else None,
-        teacher_model=facts.teacher_name,
+        teacher_model=facts.teachers or facts.teacher_name,
         datasets=list(identified) or None,
         metrics=list(metrics) or None,
         model_name=facts.name if results else None,

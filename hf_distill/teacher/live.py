@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class LiveTeacher:
         self._classes = None if classes is None else torch.tensor(classes)
         self._recorder = Recorder(model, demand)
         self._options = forward_options(model)
-        self._model = prepare(model.eval().requires_grad_(False))
+        self._model = self._settled(model, prepare)
 
     @torch.no_grad()
     def show(self, inputs: Mapping[str, Tensor], targets: Targets) -> Signals:
@@ -58,11 +59,13 @@ class LiveTeacher:
             inputs: The batch; columns that the teacher does not name are left out.
             targets: Which rows count.
         """
-        self._recorder.arm()
-        outputs = self._model.eval()(
-            **{name: inputs[name] for name in self.columns if name in inputs}, **self._options
-        )
-        features = self._recorder.take()
+        known = {name: inputs[name] for name in self.columns if name in inputs}
+        with self._speaking() as model:
+            self._recorder.arm()
+            try:
+                outputs = model(**known, **self._options)
+            finally:
+                features = self._recorder.take()
         logits = self._head.logits(outputs, targets) if self._demand.logits else None
         if logits is not None and self._classes is not None:
             logits = logits.index_select(-1, self._classes.to(logits.device))
@@ -74,3 +77,12 @@ class LiveTeacher:
             mask=targets.mask,
             rows=targets.rows,
         )
+
+    def _settled(self, model: nn.Module, prepare: Callable[[nn.Module], nn.Module]) -> nn.Module:
+        """The model as it is kept between batches."""
+        return prepare(model.eval().requires_grad_(False))
+
+    @contextmanager
+    def _speaking(self) -> Iterator[nn.Module]:
+        """The model, while it is run on one batch."""
+        yield self._model.eval()

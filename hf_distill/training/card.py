@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -14,6 +14,7 @@ from hf_distill.objectives.mixture import Mixture
 from hf_distill.objectives.schedule import Schedule
 from hf_distill.release.card import ModelFacts, TermFacts, TrainingFacts
 from hf_distill.signals.head import Head
+from hf_distill.teacher.adapters import silent_adapters
 from hf_distill.training.heads import NAME
 
 _HEADS = {
@@ -29,13 +30,19 @@ _PACKAGES = ("hf-distill", "torch", "transformers", "accelerate", "datasets")
 _UNSCORED = ("runtime", "per_second", "epoch", "steps", "model_preparation_time")
 
 
-def model_facts(model: nn.Module) -> ModelFacts:
-    """Sizes of a model, without what is learnt beside it."""
+def model_facts(model: Any, adapters: Sequence[str] | None = None) -> ModelFacts:
+    """Sizes of a model, without what is learnt beside it.
+
+    Args:
+        model: The model.
+        adapters: Those of a PEFT model that are counted; the active one without.
+    """
     config = base_model(model).config
+    silent = silent_adapters(model, adapters)
     kept = [
         value
         for key, value in model.state_dict(keep_vars=True).items()
-        if not key.startswith(f"{NAME}.")
+        if not key.startswith(f"{NAME}.") and silent.isdisjoint(key.split("."))
     ]
     unique = {id(value): value for value in kept}.values()
     return ModelFacts(

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import Trainer
 
 from hf_distill.objectives.mixture import Mixture
-from hf_distill.release.card import CardFacts, ModelFacts, render
+from hf_distill.release.card import CardFacts, render
 from hf_distill.signals.head import Head
 from hf_distill.training import card
 
@@ -20,8 +20,8 @@ class Described(Trainer):
     mixture: Mixture
     measured: dict[str, Any]
     """Fields of `CardFacts` that others measured."""
-    teacher_facts: tuple[str, ModelFacts]
-    """The teacher's name, and its sizes before anything was done to it."""
+    teacher_facts: dict[str, Any]
+    """The fields of `CardFacts` on who teaches, from before anything was done to the models."""
 
     def describe(self, **measured: Any) -> CardFacts:
         """What happened, for a card.
@@ -34,8 +34,7 @@ class Described(Trainer):
             "name": self.args.hub_model_id or self.args.output_dir,
             "head": card.card_head(self.head),
             "student": card.model_facts(self.accelerator.unwrap_model(self.model)),
-            "teacher_name": self.teacher_facts[0],
-            "teacher": self.teacher_facts[1],
+            **self.teacher_facts,
             "terms": card.term_facts(self.mixture),
             "training": card.training_facts(self),
             "scores": card.last_scores(self.state.log_history),

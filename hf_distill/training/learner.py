@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hf_distill.architectures import forward_options
+from hf_distill.architectures import forward_options, plain_model
 from hf_distill.objectives.mixture import Learnt
 from hf_distill.signals.capture import Recorder, signals
 from hf_distill.signals.head import Head, Targets
@@ -34,9 +34,10 @@ class Learner:
             head: Its head.
             heads: Becomes a submodule, whose weights `save_pretrained` leaves out.
         """
-        self.columns: list[str] = list(inspect.signature(model.forward).parameters)
+        plain = plain_model(model)
+        self.columns: list[str] = list(inspect.signature(plain.forward).parameters)
         """The inputs that the student's own forward names."""
-        self._config, self._demand, self._head, self._heads = model.config, demand, head, heads
+        self._config, self._demand, self._head, self._heads = plain.config, demand, head, heads
         self._recorder = Recorder(model, demand)
         self._options = forward_options(model)
         self._parameters = list(model.parameters())

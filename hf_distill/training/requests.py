@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel, TrainingArguments
 
 from hf_distill.signals.head import Head
+from hf_distill.teacher.adapters import check_adapted, is_adapted
 
 
 class HubToken(str):
@@ -38,12 +39,8 @@ def check_request(
     Raises:
         ValueError: With a remedy.
     """
-    if not isinstance(model, PreTrainedModel) or getattr(model, "_hf_peft_config_loaded", False):
-        raise ValueError(
-            "model must be a transformers model without adapters (the student), got "
-            f"{type(model).__name__}. A PEFT student's adapters can be merged with "
-            "merge_and_unload(); model_init is not supported."
-        )
+    arguments: TrainingArguments = given["args"]
+    _check_student(model, arguments)
     if teacher is None:
         raise ValueError(
             "teacher must be a model or a path, got None. Use transformers.Trainer to train alone."
@@ -54,7 +51,6 @@ def check_request(
                 f"{name} must be left out, got {given[name]!r}. The loss is the mixture of "
                 "objectives."
             )
-    arguments: TrainingArguments = given["args"]
     if own_objectives and arguments.label_smoothing_factor:
         raise ValueError(
             "label_smoothing_factor must be 0 beside objectives, got "
@@ -65,6 +61,27 @@ def check_request(
         raise ValueError(
             "gradient checkpointing must not be reentrant, got use_reentrant=True: recorded "
             "layers would have no gradient. Use use_reentrant=False."
+        )
+
+
+def _check_student(model: Any, arguments: TrainingArguments) -> None:
+    if not is_adapted(model):
+        if isinstance(model, PreTrainedModel) and not getattr(
+            model, "_hf_peft_config_loaded", False
+        ):
+            return
+        raise ValueError(
+            "model must be a transformers model without adapters of its own, or a peft.PeftModel "
+            f"(the student), got {type(model).__name__}. Add adapters with peft.get_peft_model, or "
+            "merge them with merge_and_unload(); model_init is not supported."
+        )
+    check_adapted(model)
+    # The Trainer looks for it where PEFT saves the adapter of that name.
+    if arguments.load_best_model_at_end and model.active_adapters != ["default"]:
+        raise ValueError(
+            "load_best_model_at_end must be left out for a student whose adapter is not named "
+            f"'default', got {model.active_adapters}: the Trainer would not find it. Rename the "
+            "adapter, or load the best checkpoint yourself."
         )
 
 

@@ -17,8 +17,7 @@ from hf_distill.objectives.mixture import Learnt
 from hf_distill.objectives.reduce import masked_mean
 from hf_distill.signals.head import Head, Targets, head_of
 from hf_distill.signals.signals import Signals, Unit
-from hf_distill.teacher.live import LiveTeacher
-from hf_distill.training import card, heads
+from hf_distill.training import heads
 from hf_distill.training.defaults import (
     LayerMapping,
     Objectives,
@@ -28,7 +27,7 @@ from hf_distill.training.defaults import (
 )
 from hf_distill.training.described import Described
 from hf_distill.training.learner import Learner
-from hf_distill.training.pairing import check_pair, load_teacher, match_classes, shape_of
+from hf_distill.training.pairing import shape_of
 from hf_distill.training.requests import (
     check_devices,
     check_logging,
@@ -37,6 +36,7 @@ from hf_distill.training.requests import (
     redact,
 )
 from hf_distill.training.sampling import ExactlyResumed
+from hf_distill.training.teaching import Teaching
 from hf_distill.training.terms import TermLog, check_finite, gradient_norms
 
 
@@ -77,10 +77,12 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
             args: Plain `TrainingArguments`.
             *positional: The Trainer's other arguments, in its order.
             teacher: A transformers or PEFT model, or a path or Hub id of one with the student's
-                kind of head. It is frozen.
+                kind of head; an `Ensemble` of several; or an `Adapter` of a PEFT student. It is
+                frozen.
             objectives: Name -> (weight, objective); without, a mixture that suits the head.
-            layer_mapping: "uniform", "last", "first", "top" or (student layer, teacher layer)
-                pairs, for all terms or by the term's name; without, each objective's own default.
+            layer_mapping: A name of `hf_distill.mapping.MAPPINGS`, such as "uniform", "last-4",
+                "emd-50" or "skip:no-embeddings", or (student layer, teacher layer) pairs: for all
+                terms or by the term's name; without, each objective's own default.
             log_gradient_norms: Whether each log says how strongly each weighted term pulls at the
                 student, `gradient_norm_<name>`: of the first micro-batch of the step that is
                 logged, one more backward pass for each term.
@@ -100,15 +102,15 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
         check_logging(args, log_gradient_norms)
         self._log_gradient_norms = log_gradient_norms
         self.head: Head = head_of(model)
-        taught = teacher if isinstance(teacher, nn.Module) else load_teacher(teacher, self.head)
+        self._teaching = Teaching(teacher, model, self.head)
         if objectives is None:
-            objectives = self._usual_objectives(taught, args, given)
-        self.mixture = build_mixture(objectives, layer_mapping, shape_of(model), shape_of(taught))
-        check_pair(model, taught, self.mixture, given.get("processing_class"))
+            objectives = self._usual_objectives(args, given)
+        shapes = shape_of(model), self._teaching.shape(objectives)
+        self.mixture = build_mixture(objectives, layer_mapping, *shapes)
+        self._teaching.check(self.mixture, given.get("processing_class"))
         self._task_objective = task_objective(self.head.problem, args.label_smoothing_factor)
         student_demand, teacher_demand = self.mixture.demands()
-        classes = match_classes(model, taught) if teacher_demand.logits else None
-        self._heads = heads.heads_for(self.mixture, shape_of(model), shape_of(taught), args.seed)
+        self._heads = heads.heads_for(self.mixture, *shapes, args.seed)
         self.student = Learner(model, student_demand, self.head, self._heads)
         if args.gradient_checkpointing and args.ddp_find_unused_parameters is None:
             # The Trainer would say False; layers that no objective reads have no gradient.
@@ -119,25 +121,25 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
             # What `loss_is_scaled_for_ga` says later on; never called: compute_loss is our own.
             self.model_accepts_loss_kwargs = False
             self.compute_loss_func = lambda *_: None
-        self.teacher_facts = card.named(taught), card.model_facts(taught)
+        self.teacher_facts = self._teaching.facts()
         self.measured: dict[str, Any] = {}
-        self.teacher = LiveTeacher(
-            taught, teacher_demand, self.head, classes=classes, prepare=self._place
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self.teacher = self._teaching.begin(
+            teacher_demand, self._place, self.accelerator.device, sharded=sharded
         )
         self._counts: dict[Unit, Tensor] | None = None
         self._term_log = TermLog()
         self._step_begins = False
 
-    def _usual_objectives(
-        self, taught: nn.Module, args: TrainingArguments, given: Mapping[str, Any]
-    ) -> Objectives:
+    def _usual_objectives(self, args: TrainingArguments, given: Mapping[str, Any]) -> Objectives:
         dataset, collator = given.get("train_dataset"), given.get("data_collator")
-        return default_objectives(
+        usual = default_objectives(
             self.head,
             labelled=has_labels(dataset, self.head, collator),
-            teaches_logits=head_of(taught).suffix == self.head.suffix,
+            teaches_logits=self._teaching.teaches_logits(),
             label_smoothing=args.label_smoothing_factor,
         )
+        return self._teaching.usual(usual)
 
     def _place(self, teacher: nn.Module) -> nn.Module:
         """Prepare the teacher as the student is, not counted among accelerate's trained models."""
@@ -251,7 +253,8 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None
     ) -> None:
-        super()._save(output_dir, state_dict)
+        with self._teaching.saved_without():
+            super()._save(output_dir, state_dict)
         if self.args.should_save:
             heads.save(self._heads, output_dir or self.args.output_dir, state_dict)
 

@@ -31,7 +31,6 @@ from tests.training.runs import (
     checkpointing,
     collate,
     examples,
-    lora,
     student,
     teacher,
     trainer,
@@ -84,10 +83,6 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "compute_loss_func": (
         lambda: {"compute_loss_func": lambda *_: None},
         r"compute_loss_func must be left out.*mixture",
-    ),
-    "a PEFT student": (
-        lambda: {"model": lora(student(), target_modules=["query"])},
-        r"model must be a transformers model without adapters.*PeftModel.*merge_and_unload",
     ),
     "a student with adapters": (
         lambda: {"model": adapted()},
