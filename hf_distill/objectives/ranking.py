@@ -34,7 +34,7 @@ def _counted_scores(
 
 
 def margin_mse(student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
-    """Mean over the other rows j of ((s_i - s_j) - (t_i - t_j))^2, 2010.02666, equation 7.
+    """Mean over the other rows j of ((s_i - s_j) - (t_i - t_j))^2 (Margin-MSE, 2010.02666).
 
     Args:
         student: [*R, C].

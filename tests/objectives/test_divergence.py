@@ -70,6 +70,13 @@ def test_gathered_places_hold_all_of_the_mass() -> None:
     )
 
 
+def test_gathered_scores_may_be_of_any_size() -> None:
+    """A place taken out by a number like -1e4 comes back where the scores are lower still."""
+    scores = torch.full((1, 3), -3e4, dtype=torch.float64)
+    found = gathered(scores, torch.tensor([[1]])).softmax(-1)
+    torch.testing.assert_close(found, torch.tensor([[1 / 3, 2 / 3]]).double())
+
+
 def test_gathered_without_others_is_finite() -> None:
     """The logarithm of an empty sum is -inf, and 0 * inf is NaN."""
     scores = torch.randn(2, 3, requires_grad=True)
