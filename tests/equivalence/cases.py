@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from peft import LoraConfig
 from torch import Tensor
 
+from hf_distill import Adapter, Ensemble
 from hf_distill.objectives import (
     CrossEntropy,
     HiddenMSE,
@@ -30,6 +33,7 @@ from tests.training.runs import (
     Gradients,
     checkpointing,
     logged,
+    lora,
     student,
     teacher,
     terms,
@@ -48,9 +52,16 @@ class Case:
     labelled: bool = True
     model: dict[str, Any] = field(default_factory=dict)
     """Changes of both configs."""
+    models: Callable[[], dict[str, Any]] | None = None
+    """Both models, where they are others than those of the head."""
     arguments: dict[str, Any] = field(default_factory=dict)
     accumulates: bool = True
     """Whether micro-batches are one big batch: not where sequences are compared with each other."""
+
+    def usual(self) -> dict[str, Any]:
+        """A student and a teacher of the head."""
+        models = student(self.head, **self.model), teacher(self.head, **self.model)
+        return dict(zip(("model", "teacher"), models, strict=True))
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,19 @@ _CE = {"task": (1.0, CrossEntropy())}
 _HIDDEN = {"hidden": (1.0, HiddenMSE())}
 _SMALL = {"hidden": 8, "width": 4}
 _RELATIONS = {"relations": (1.0, MiniLMv2())}
+
+
+def _several() -> dict[str, Any]:
+    both = [teacher(SEQUENCE), student(SEQUENCE, seed=9)]
+    return {"model": student(SEQUENCE), "teacher": Ensemble(both, combine="confidence", lead=0)}
+
+
+def _shared() -> dict[str, Any]:
+    config = {"target_modules": ["query", "dense"], "task_type": "SEQ_CLS"}
+    model = lora(student(SEQUENCE), **config)
+    model.add_adapter("expert", LoraConfig(**config, init_lora_weights=False))
+    return {"model": model, "teacher": Adapter("expert")}
+
 
 CASES: dict[str, Case] = {
     "sequences": Case(SEQUENCE, {**_KL, **_CE}),
@@ -95,6 +119,11 @@ CASES: dict[str, Case] = {
         },
         accumulates=False,
     ),
+    "several teachers": Case(SEQUENCE, {**_KL, **_CE, **_HIDDEN}, models=_several),
+    "an adapter of the same base": Case(SEQUENCE, {**_KL, **_CE, **_HIDDEN}, models=_shared),
+    "an adapter, checkpointed": Case(
+        SEQUENCE, {**_KL, **_RELATIONS}, models=_shared, arguments=checkpointing()
+    ),
     "features only, checkpointed": Case(
         SEQUENCE, {**_HIDDEN, **_RELATIONS}, arguments=checkpointing()
     ),
@@ -109,8 +138,7 @@ def first_step(case: Case, folder: Path, batch_size: int, accumulation: int, **m
         case.head,
         count=EXAMPLES,
         labelled=case.labelled,
-        model=student(case.head, **case.model),
-        teacher=teacher(case.head, **case.model),
+        **(case.models or case.usual)(),
         objectives=case.objectives,
         callbacks=[gradients],
         per_device_train_batch_size=batch_size,
