@@ -47,6 +47,8 @@ class Objective(ABC):
     """What one returned value belongs to; the loss is the mean over these."""
     problems: ClassVar[frozenset[Problem]] = ALL_PROBLEMS
     """The kinds of head it can serve. Only objectives that need logits or labels restrict it."""
+    serves_spans: ClassVar[bool] = True
+    """Whether it can serve span heads, where each row has classes of its own: its tokens."""
     equal_width: ClassVar[bool] = False
     """Whether it compares hidden states coordinate by coordinate: where widths differ it is given
     the student's projected hidden states."""

@@ -112,22 +112,11 @@ class DIST(Prediction):
         check_number("gamma", self.gamma, "Use 0 to leave a class's rows out.", at_least=0)
 
     def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:
-        """[*R]; raises ValueError on a span head's logits."""
-        _check_classes(student)
+        """[*R]."""
         temperature, beta, gamma = (
             number_at(setting, 0) for setting in (self.temperature, self.beta, self.gamma)
         )
         counted = student.counted("row")
         return correlation_distance(
             logits_of(student), logits_of(teacher), counted, temperature, beta, gamma
-        )
-
-
-def _check_classes(signals: Signals) -> None:
-    rows = signals.counted("row").shape
-    # Token rows are [B, T]. Spans of texts of two tokens pass, in a batch that holds no others.
-    if len(rows) == 2 and rows != signals.mask.shape:
-        raise ValueError(
-            f"rows must share their classes for DIST, got span logits, rows {tuple(rows)}, whose "
-            "classes are the tokens of each text. Take KLDivergence or another divergence."
         )

@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 
 from hf_distill.architectures import architecture, base_model, plain_model
-from hf_distill.objectives.base import Shape
+from hf_distill.objectives.base import Objective, Shape
 from hf_distill.objectives.mixture import Mixture
 from hf_distill.signals.head import (
     Head,
@@ -90,20 +90,10 @@ def check_pair(
         _check_layers_are_run(student)
     head, taught = head_of(student), head_of(teacher)
     for name, term in mixture.terms.items():
-        objective = term.objective
-        if objective.needs & {"logits", "labels"} and head.problem not in objective.problems:
-            raise ValueError(
-                f"objective {name!r} must serve a head of kind {head.problem}, got "
-                f"{type(objective).__name__}, which serves "
-                f"{', '.join(sorted(objective.problems))}. Choose another objective for this head."
-            )
-        if objective.needs & {"logits", "labels"} and isinstance(head, Headless):
-            raise ValueError(
-                f"objective {name!r} must be given logits, got a student without a head. Compare "
-                "hidden states or relations, or give the student a head."
-            )
+        if term.objective.needs & {"logits", "labels"}:
+            _check_head(name, term.objective, student, head)
         if layers:
-            objective.check(shape_of(student), shape_of(teacher))
+            term.objective.check(shape_of(student), shape_of(teacher))
     ours, theirs = (
         f"{type(plain_model(model)).__name__}, {kind.problem}"
         for model, kind in ((student, head), (teacher, taught))
@@ -113,6 +103,34 @@ def check_pair(
             f"teacher must have the student's kind of head ({ours}) for objectives on logits, got "
             f"{theirs}. Take a teacher of the same task, or compare hidden states or relations "
             "only."
+        )
+
+
+def _check_head(name: str, objective: Objective, student: nn.Module, head: Head) -> None:
+    """Raise ValueError unless an objective on logits can learn from this kind of head."""
+    kind = type(objective).__name__
+    if isinstance(head, Headless):
+        raise ValueError(
+            f"objective {name!r} must be given logits, got a student without a head. Compare "
+            "hidden states or relations, or give the student a head."
+        )
+    if head.problem not in objective.problems:
+        raise ValueError(
+            f"objective {name!r} must serve a head of kind {head.problem}, got {kind}, which "
+            f"serves {', '.join(sorted(objective.problems))}. Choose another objective for this "
+            "head."
+        )
+    spans = isinstance(head, QuestionAnswering)
+    if spans and not objective.serves_spans:
+        raise ValueError(
+            f"objective {name!r} must serve spans, got {kind}, which compares classes that all "
+            "rows share. Take KLDivergence or another divergence."
+        )
+    named = not spans and not isinstance(head, LanguageModel)
+    if named and head.problem == "single_label" and len(_class_names(student)) < 2:
+        raise ValueError(
+            "labels of the student must be at least two exclusive classes, got 1: a softmax over "
+            "one class is always 1. Set problem_type to regression, or num_labels to 2."
         )
 
 

@@ -53,7 +53,7 @@ def _cases() -> list[Any]:
             cases.append(pytest.param(objective, {}, id=name))
             continue
         for problem, head in product(sorted(objective.problems), ("sequence", "token", "span")):
-            spans = problem == "single_label" and getattr(objective, "serves_spans", True)
+            spans = problem == "single_label" and objective.serves_spans
             if head != "span" or spans:
                 settings = {"problem": problem, "head": head}
                 cases.append(pytest.param(objective, settings, id=f"{name}-{problem}-{head}"))

@@ -154,18 +154,6 @@ def test_token_rows_and_vocabulary_rows_are_flat() -> None:
     assert DIST().forward(none, none, ()).shape == (0,)
 
 
-def test_spans_are_refused() -> None:
-    """The third token of one text has nothing to do with the third of another."""
-    spans = Signals(
-        torch.ones(3, 5).bool(), logits=torch.randn(3, 2, 5), rows=torch.ones(3, 2).bool()
-    )
-    with pytest.raises(
-        ValueError, match=r"rows must share their classes for DIST, got span .*Take"
-    ):
-        DIST().forward(spans, spans, ())
-    assert not DIST.serves_spans
-
-
 def test_settings_reach_the_mathematics() -> None:
     """A setting that is accepted and not handed on is a hyper-parameter that does nothing."""
     student, teacher = logits()

@@ -12,6 +12,7 @@ from peft import LoraConfig
 from transformers import BertForPreTraining, PreTrainedTokenizerFast
 
 from hf_distill.objectives import (
+    DIST,
     AttentionMSE,
     CrossEntropy,
     HiddenMSE,
@@ -27,6 +28,7 @@ from tests.training.runs import (
     HEADLESS,
     OFFERED,
     SEQUENCE,
+    SPAN,
     TOKEN,
     checkpointing,
     collate,
@@ -148,6 +150,22 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
             "objectives": {"task": (1.0, CrossEntropy())},
         },
         r"objective 'task' must serve a head of kind multi_label, got CrossEntropy",
+    ),
+    "classes of spans": (
+        lambda: {
+            "model": student(SPAN),
+            "teacher": teacher(SPAN),
+            "objectives": {"dist": (1.0, DIST())},
+        },
+        r"objective 'dist' must serve spans, got DIST, which compares classes that all rows share",
+    ),
+    "one exclusive class": (
+        lambda: {
+            "model": student(num_labels=1, problem_type="single_label_classification"),
+            "teacher": teacher(num_labels=1, problem_type="single_label_classification"),
+            "objectives": {"kl": (1.0, KLDivergence())},
+        },
+        r"labels of the student must be at least two exclusive classes, got 1",
     ),
     "logits of a headless student": (
         lambda: {
