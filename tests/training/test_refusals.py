@@ -161,8 +161,8 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     ),
     "one exclusive class": (
         lambda: {
-            "model": student(num_labels=1, problem_type="single_label_classification"),
-            "teacher": teacher(num_labels=1, problem_type="single_label_classification"),
+            "model": student(TOKEN, num_labels=1),
+            "teacher": teacher(TOKEN, num_labels=1),
             "objectives": {"kl": (1.0, KLDivergence())},
         },
         r"labels of the student must be at least two exclusive classes, got 1",
