@@ -13,10 +13,10 @@ from torch import Tensor
 from hf_distill.objectives.base import Objective, Pairs
 from hf_distill.objectives.bounds import jensen_shannon, mutual_information, tuba
 from hf_distill.objectives.critic import Critic
-from hf_distill.objectives.divergence import check_temperature
+from hf_distill.objectives.divergence import check_number, check_temperature
 from hf_distill.objectives.precision import widened
 from hf_distill.objectives.reduce import mean_over_pairs
-from hf_distill.objectives.schedule import Number, extremes, number_at
+from hf_distill.objectives.schedule import Number, number_at
 from hf_distill.signals.signals import Scores, Signals, Unit
 
 _POOLE = (
@@ -45,8 +45,7 @@ class _Bound(Objective):
 
     def __post_init__(self) -> None:
         """Raise ValueError on settings out of range; count tokens where tokens are scored."""
-        for temperature in extremes(self.temperature):
-            check_temperature(temperature)
+        check_temperature(self.temperature)
         if isinstance(self.critic, Mapping):
             # Read from YAML.
             object.__setattr__(self, "critic", _critic(self.critic))
@@ -91,7 +90,7 @@ class MIAlpha(_Bound):
         exact: Whether the exact leave-one-out form is computed.
     """
 
-    alpha: float = 0.9
+    alpha: Number = 0.9
     exact: bool = False
 
     learns_baseline: ClassVar[bool] = True
@@ -103,12 +102,8 @@ class MIAlpha(_Bound):
     def __post_init__(self) -> None:
         """Raise ValueError on settings out of range."""
         super().__post_init__()
-        number = isinstance(self.alpha, int | float) and not isinstance(self.alpha, bool)
-        if not number or not 0 < self.alpha <= 1:
-            raise ValueError(
-                f"alpha must be a number > 0 and <= 1, got {self.alpha!r}. "
-                "For 0 take TUBA, which clamps its exponent."
-            )
+        remedy = "For 0 take TUBA, which clamps its exponent."
+        check_number("alpha", self.alpha, remedy, above=0, at_most=1)
         if not isinstance(self.exact, bool):
             raise ValueError(
                 f"exact must be true or false, got {self.exact!r}. Write it without quotes."
@@ -116,7 +111,7 @@ class MIAlpha(_Bound):
 
     def bound(self, scores: Scores) -> Tensor:
         """[*N]."""
-        return mutual_information(scores, self.alpha, self.exact)
+        return mutual_information(scores, number_at(self.alpha, 0), self.exact)
 
 
 @dataclass(frozen=True)
@@ -142,17 +137,13 @@ class _Unnormalised(_Bound):
             bound, but training does not diverge.
     """
 
-    clamp: float = 5.0
+    clamp: Number = 5.0
 
     def __post_init__(self) -> None:
         """Raise ValueError on settings out of range."""
         super().__post_init__()
-        number = isinstance(self.clamp, int | float) and not isinstance(self.clamp, bool)
-        if not number or not 0 < self.clamp <= 80:
-            raise ValueError(
-                f"clamp must be a number > 0 and <= 80, got {self.clamp!r}. "
-                "Above 80 its exponential leaves float32; 5 to 10 is usual."
-            )
+        remedy = "Above 80 its exponential leaves float32; 5 to 10 is usual."
+        check_number("clamp", self.clamp, remedy, above=0, at_most=80)
 
 
 @dataclass(frozen=True)
@@ -163,7 +154,7 @@ class TUBA(_Unnormalised):
 
     def bound(self, scores: Scores) -> Tensor:
         """[*N]."""
-        return tuba(scores, self.clamp)
+        return tuba(scores, number_at(self.clamp, 0))
 
 
 @dataclass(frozen=True)
@@ -177,7 +168,8 @@ class NWJ(_Unnormalised):
 
     def bound(self, scores: Scores) -> Tensor:
         """[*N]."""
-        return tuba(replace(scores, baseline=torch.ones_like(scores.baseline)), self.clamp)
+        with_e = replace(scores, baseline=torch.ones_like(scores.baseline))
+        return tuba(with_e, number_at(self.clamp, 0))
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,7 @@ def test_settings() -> None:
         (MIAlpha, {"exact": "yes"}, "exact must be true or false, got 'yes'"),
         (NWJ, {"clamp": 0}, "clamp must be a number > 0 and <= 80, got 0"),
         (InfoNCE, {"temperature": 0}, "temperature must be a finite number > 0, got 0"),
-        (InfoNCE, {"temperature": Schedule(1.0, 0.0)}, "temperature must be .* > 0, got 0"),
+        (InfoNCE, {"temperature": Schedule(1.0, 0.0)}, "temperature must be .* > 0, got Schedule"),
         (InfoNCE, {"critic": {"kinds": "mlp"}}, r"critic must hold only .*, got \['kinds'\]"),
         (InfoNCE, {"critic": {"kind": "concat"}}, "kind of a critic must be one of separable"),
         (InfoNCE, {"critic": {"queue": -1}}, "queue of a critic must be a whole number >= 0"),
