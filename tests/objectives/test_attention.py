@@ -119,6 +119,16 @@ def test_mean_over_heads_compares_any_numbers_of_heads(kind: Any) -> None:
     torch.testing.assert_close(found[student.mask], expected[student.mask])
 
 
+@pytest.mark.parametrize("compare", [attention_mse, attention_kl, attention_scores_mse])
+def test_mean_over_heads_is_wide(compare: Any) -> None:
+    """A mean rounded to half precision has lost what tells it from the teacher's."""
+    mask = MASKS["right"]
+    student, teacher = (side.bfloat16() for side in maps(mask))
+    exact = compare(student.double(), teacher.double(), mask, "mean")[mask]
+    found = compare(student, teacher, mask, "mean")[mask]
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-6)
+
+
 @every_objective
 def test_heads_must_be_known(kind: Any) -> None:
     """An unknown choice that falls back to the other compares something else than was asked."""

@@ -9,7 +9,9 @@ import torch
 
 from hf_distill.objectives import HiddenInfoNCE
 from hf_distill.objectives.contrast import hidden_info_nce
+from hf_distill.objectives.pooling import pooled
 from tests.objectives import oracles
+from tests.objectives.examples import batch, collate
 
 REAL = torch.tensor([True, True, False, True])
 
@@ -38,6 +40,18 @@ def test_hidden_info_nce_by_hand() -> None:
     two = torch.eye(2)
     apart = hidden_info_nce(3 * two, 5 * two, torch.ones(2).bool(), 1.0)
     torch.testing.assert_close(apart, torch.full((2,), math.log(1 + math.exp(-1))))
+
+
+def test_the_objective_compares_mapped_layers_at_its_temperature() -> None:
+    """A temperature that is accepted and not looked at, or one layer where the paper takes all."""
+    student, teacher = (collate(batch((3, 2, 4), seed, {"hidden"})) for seed in (0, 9))
+    mine, real = pooled(student.hidden[1], student.mask, "mean")
+    theirs, _ = pooled(teacher.hidden[2], student.mask, "mean")
+    objective = HiddenInfoNCE(temperature=0.7)
+    found = objective.forward(student, teacher, ((1, 2),))
+    torch.testing.assert_close(found, hidden_info_nce(mine, theirs, real, 0.7))
+    assert objective.equal_width
+    assert objective.default_mapping == "uniform"
 
 
 def test_temperature_must_be_positive() -> None:

@@ -78,8 +78,10 @@ def test_row_similarity_mse_is_the_papers_sum_over_the_matrix() -> None:
         return [oracles.unit([oracles.inner(x, y) for y in vectors]) for x in vectors]
 
     pairs = zip(rows(student), rows(teacher), strict=True)
-    expected = sum(oracles.squared_distance(s, t) for s, t in pairs) / 3**2
-    assert row_similarity_mse(student, teacher, real).mean().item() == pytest.approx(expected)
+    expected = torch.tensor([oracles.squared_distance(s, t) for s, t in pairs]).double()
+    found = row_similarity_mse(student, teacher, real)
+    torch.testing.assert_close(found, expected / 3, rtol=1e-6, atol=0)
+    assert found.mean().item() == pytest.approx(expected.sum().item() / 3**2)
 
 
 def test_row_similarity_mse_by_hand() -> None:
@@ -115,6 +117,15 @@ def test_similarity_kl_is_over_the_other_sentences(temperature: float) -> None:
         expected.append(oracles.kl(theirs, mine))
     found = similarity_kl(student, teacher, real, temperature)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_similarity_kl_is_at_its_temperature() -> None:
+    """A temperature that is accepted and not looked at leaves the default's nearest neighbours."""
+    student, teacher = (collate(batch((3, 2, 4), seed, {"hidden"})) for seed in (0, 9))
+    mine, real = pooled(student.hidden[1], student.mask, "mean")
+    theirs, _ = pooled(teacher.hidden[1], student.mask, "mean")
+    found = SimilarityKL(temperature=0.7).forward(student, teacher, ((1, 1),))
+    torch.testing.assert_close(found, similarity_kl(mine, theirs, real, 0.7))
 
 
 @every_function
