@@ -86,7 +86,7 @@ def _of_setting(results: Results, setting: Setting) -> str:
     return "\n".join(
         [
             f"| {title} | {metric}, % | minus labels | minus labels + logits | seeds "
-            "| weight | s per run |",
+            "| weight | CPU s |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
             *filter(None, rows),
         ]
