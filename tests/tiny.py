@@ -93,7 +93,11 @@ _NAMES = {
     },
     "GPT2": {"intermediate_size": "n_inner"},
     "T5": {"intermediate_size": "d_ff"},
-    "Bart": {"intermediate_size": "encoder_ffn_dim", "initializer_range": "init_std"},
+    "Bart": {
+        "num_hidden_layers": "encoder_layers",
+        "intermediate_size": "encoder_ffn_dim",
+        "initializer_range": "init_std",
+    },
 }
 """Family -> what it calls what BERT's config calls otherwise, where it does not know both."""
 

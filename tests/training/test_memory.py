@@ -61,8 +61,9 @@ def test_live_tensors_stay_as_many(tmp_path: Path) -> None:
     assert len(live.found) == len(COUNTED)
     assert len(set(live.found)) == 1, live.found
     # Nodes of a graph are no objects of Python: what waits for the next log must have none.
-    assert len(run._term_sums) == 6
-    assert not any(waiting.requires_grad for waiting in run._term_sums.values())
+    waiting = run._term_log._sums.values()
+    assert len(waiting) == 6
+    assert not any(each.requires_grad for each in waiting)
 
 
 def padded(batch: Any) -> dict[str, torch.Tensor]:
