@@ -57,6 +57,14 @@ def test_cka_is_blind_to_rotation_scale_and_place() -> None:
     assert found.item() == pytest.approx(0, abs=1e-12)
 
 
+def test_cka_is_never_below_zero() -> None:
+    """Rounding takes the alignment above 1: a perfect student has a loss below 0."""
+    for _ in range(50):
+        teacher = torch.randn(6, 4)
+        student = teacher @ torch.linalg.qr(torch.randn(4, 4))[0]
+        assert 0 <= cka(student, teacher, torch.ones(6).bool()) < 1e-5
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_examples_give_zero_with_finite_gradient(count: int) -> None:
     """The last batch may hold one sentence: 0 / 0 there makes every weight NaN."""

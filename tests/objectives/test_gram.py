@@ -153,6 +153,22 @@ def test_any_widths_are_compared(objective: TokenGramMSE | NST) -> None:
     ).all()
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_objectives_normalise_as_they_are_told(normalize: bool) -> None:
+    """A setting that is accepted and not looked at gives the other loss under its name."""
+    student, teacher = (collate(batch((4, 2), seed, {"hidden"})) for seed in (0, 9))
+    one, two = student.hidden[1], student.hidden[2]
+    theirs, others = teacher.hidden[2], teacher.hidden[1]
+    torch.testing.assert_close(
+        TokenGramMSE(normalize=normalize).forward(student, teacher, ((1, 2),)),
+        token_gram_mse(one, theirs, student.mask, normalize),
+    )
+    torch.testing.assert_close(
+        FSP(normalize=normalize).forward(student, teacher, ((1, 2), (2, 1))),
+        fsp((one, two), (theirs, others), student.mask, normalize),
+    )
+
+
 @pytest.mark.parametrize("kind", [TokenGramMSE, FSP])
 def test_normalize_must_be_a_truth_value(kind: type[TokenGramMSE] | type[FSP]) -> None:
     """The string "false" is true."""
