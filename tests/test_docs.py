@@ -1,0 +1,237 @@
+"""The method cards say what the code does, and their examples run."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import hf_distill
+from hf_distill import objectives
+from hf_distill.cli.main import app
+from hf_distill.mapping import resolve
+from hf_distill.objectives.critic import Critic
+from hf_distill.recipe.classes import mapping_of, objectives_of
+from hf_distill.recipe.reading import read
+from hf_distill.signals.signals import LAYERED
+from hf_distill.training.defaults import build_mixture
+from hf_distill.training.pairing import shape_of
+from tests.contract import test_objectives as contract
+from tests.training import runs
+
+ROOT = Path(__file__).parent.parent
+METHODS = ROOT / "docs" / "methods"
+INDEX = METHODS / "README.md"
+CARDS = sorted(path for path in METHODS.glob("*.md") if path != INDEX)
+PARTS = {"Critic": Critic, "Ensemble": hf_distill.Ensemble, "Adapter": hf_distill.Adapter}
+"""What cards have settings of beside objectives."""
+STUDY = "../objectives.md"
+"""What was measured: written when the study is done."""
+SECTIONS = ("Cost", "When to take which", "In the papers", "What is different here", "Use")
+LEAST = """\
+task: text-classification
+data: {path: some/data}
+teacher: {model: some/teacher}
+student: {size: 13M}
+"""
+
+every_card = pytest.mark.parametrize("card", CARDS, ids=lambda card: card.stem)
+
+
+def _tables(path: Path) -> list[dict[str, str]]:
+    """The rows of all tables of a file, by the names of their columns."""
+    rows: list[dict[str, str]] = []
+    head: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line[:1] == "|" else []
+        if cells and head and not set(cells[0]) <= set("-"):
+            rows.append(dict(zip(head, cells, strict=True)))
+        head = head or cells if cells else []
+    return rows
+
+
+def _blocks(card: Path, language: str) -> list[str]:
+    text = card.read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def _of_objectives() -> list[tuple[str, dict[str, str]]]:
+    """Name and row of each objective in a card's table."""
+    rows = [row for card in CARDS for row in _tables(card) if "counted in" in row]
+    return [(row["objective"].strip("`"), row) for row in rows]
+
+
+def _settings(cell: str) -> dict[str, Any]:
+    """The settings that a cell shows with their defaults; None for one without."""
+    call = ast.parse(f"shown({cell.strip('`').replace('none', '')})", mode="eval").body
+    assert isinstance(call, ast.Call)
+    required = {ast.unparse(each): dataclasses.MISSING for each in call.args}
+    shown = {str(each.arg): eval(ast.unparse(each.value), dict(PARTS)) for each in call.keywords}
+    return {**required, **shown}
+
+
+def _defaults(kind: Any) -> dict[str, Any]:
+    """The settings of a dataclass with their defaults."""
+    return {
+        field.name: field.default
+        if field.default_factory is dataclasses.MISSING
+        else field.default_factory()
+        for field in dataclasses.fields(kind)
+    }
+
+
+def test_every_objective_has_a_card() -> None:
+    """An objective that nobody can read of is not used, or is used wrongly."""
+    assert sorted(name for name, _ in _of_objectives()) == sorted(objectives.__all__)
+    indexed = [row for row in _tables(INDEX) if "card" in row]
+    assert [row["objective"].strip("`") for row in indexed] == objectives.__all__
+    for row in indexed:
+        (named,) = re.findall(r"\((\w+\.md)\)", row["card"])
+        assert f"\n| {row['objective']} |" in (METHODS / named).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "row"), _of_objectives())
+def test_tables_say_what_the_code_has(name: str, row: dict[str, str]) -> None:
+    """A default that was changed since, in the one place where a user looks for it."""
+    kind = getattr(objectives, name)
+    assert _settings(row["settings"]) == _defaults(kind)
+    assert row["counted in"].replace(";", " ").split()[0] == kind().unit
+    assert row["compares the batch"] == ("yes" if kind.compares_batch else "no")
+    if kind.needs.intersection(LAYERED):
+        assert row["layers"] == kind.default_mapping
+        assert row["widths"] == ("projected" if kind.equal_width else "any")
+    else:
+        heads = {"single_label", "multi_label", "regression"} if row["heads"] == "all" else None
+        assert (heads or {row["heads"]}) == kind.problems
+
+
+def test_parts_have_the_settings_that_are_shown() -> None:
+    """A critic or an ensemble is set by names: one that is no more is an error for the reader."""
+    shown = {
+        next(iter(row.values())).strip("`"): row["settings"]
+        for card in CARDS
+        for row in _tables(card)
+        if "settings" in row and "counted in" not in row
+    }
+    assert set(shown) == set(PARTS)
+    for name, settings in shown.items():
+        assert _settings(settings) == _defaults(PARTS[name])
+
+
+@every_card
+def test_cards_have_the_same_sections(card: Path) -> None:
+    """A reader who knows one card finds his way in all."""
+    titles = re.findall(r"^## (.*)$", card.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [title for title in titles if title in SECTIONS] == [
+        title for title in SECTIONS if title != "Cost" or card.stem != "layer_mappings"
+    ]
+    assert titles[-1] == "Measured here"
+
+
+def test_mappings_are_those_of_the_code() -> None:
+    """Pairs that were worked out by hand are wrong where it matters: where depths do not divide."""
+    for row in _tables(METHODS / "layer_mappings.md"):
+        for depth in (4, 5):
+            shown = re.findall(r"(\d+)-(\d+)", row[f"{depth} of 12"])
+            for name in re.findall(r"`([\w-]+)`", row["name"]):
+                pairs = resolve(name, depth, 12, embeddings=False)
+                if shown:
+                    assert [(int(mine), int(theirs)) for mine, theirs in shown] == list(pairs)
+                else:
+                    assert row[f"{depth} of 12"] == f"all {len(pairs)} pairs"
+
+
+def test_the_command_says_what_is_shown() -> None:
+    """A command that was renamed, or says something else since."""
+    card = METHODS / "layer_mappings.md"
+    (command,) = re.findall(
+        r"^    hf-distill (.*)$", card.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    told = CliRunner().invoke(app, command.split())
+    assert told.exit_code == 0, told.output
+    (shown,) = _blocks(card, "text")
+    said = iter(told.stdout.splitlines())
+    assert all(line in said for line in shown.splitlines())
+
+
+def _adapted() -> Any:
+    """A student of two adapters."""
+    model = runs.lora(runs.student(), target_modules=["query", "value"])
+    model.add_adapter("expert", model.peft_config["default"])
+    return model
+
+
+def _given(folder: Path) -> dict[str, Any]:
+    """What the examples take for granted."""
+    return {
+        "student": runs.student(hidden_size=48, num_hidden_layers=4),
+        "teacher": runs.teacher(hidden_size=96, num_hidden_layers=12),
+        "other_teacher": runs.teacher(num_hidden_layers=2),
+        "peft_model": _adapted(),
+        "args": runs.arguments(folder, max_steps=1),
+        "dataset": runs.examples(8),
+    }
+
+
+@every_card
+def test_examples_run(card: Path, tmp_path: Path) -> None:
+    """An example that fails is the last thing a user tries."""
+    for number, code in enumerate(_blocks(card, "python")):
+        names = _given(tmp_path / str(number))
+        exec(code, names)
+        trainer = names["trainer"]
+        trainer.data_collator = runs.collate
+        trainer.train()
+        assert trainer.state.global_step == 1
+
+
+@every_card
+def test_recipes_say_the_same_as_the_code_above_them(card: Path, tmp_path: Path) -> None:
+    """Two spellings of one mixture that differ: a user copies the one that was not tried."""
+    written = _blocks(card, "yaml")
+    for code, text in zip(_blocks(card, "python"), written, strict=False):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(LEAST + text, encoding="utf-8")
+        recipe = read(path)
+        names = _given(tmp_path / "run")
+        exec(code, names)
+        shapes = shape_of(names["student"]), shape_of(names["teacher"])
+        found = objectives_of(recipe)
+        assert found is not None
+        mixture = build_mixture(found, mapping_of(recipe), *shapes)
+        assert mixture.terms == names["trainer"].mixture.terms
+
+
+def test_links_lead_somewhere() -> None:
+    """A card that was renamed leaves dead ends behind."""
+    for path in (INDEX, *CARDS):
+        for link in re.findall(r"\]\(([\w./]+\.md)\)", path.read_text(encoding="utf-8")):
+            assert link == STUDY or (path.parent / link).is_file(), f"{path.name}: {link}"
+
+
+def test_the_worked_example_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever adds an objective begins by copying the one that contributors are shown."""
+    written, tested, smallest = _blocks(ROOT / "CONTRIBUTING.md", "python")[1:]
+    module = ModuleType("hf_distill.objectives.huber")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(written, vars(module))
+    names: dict[str, Any] = {}
+    exec(tested, names)
+    for test in [each for name, each in names.items() if name.startswith("test_")]:
+        test()
+    exec(smallest, names)
+    ((name, arguments),) = names["SMALLEST"].items()
+    objective = getattr(module, name)(**arguments)
+    contract.test_zero_for_equal_inputs(objective, {})
+    contract.test_never_negative(objective, {})
+    contract.test_padding_changes_nothing(objective, {}, "left")
+    contract.test_gradient_reaches_the_student_and_not_the_teacher(objective, {})
+    contract.test_reads_no_signal_outside_needs(objective, {})
+    contract.test_micro_batches_add_up_to_the_big_batch(objective, {})
