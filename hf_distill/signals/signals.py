@@ -58,11 +58,14 @@ class Scores:
 class Signals:
     """The signals of one forward pass over B sequences of T tokens.
 
+    Of an encoder-decoder, tokens, mask and layers are the encoder's; the rows of a language model
+    are its decoder's.
+
     A signal that nobody demanded is absent: `None`, or a missing key. D is the model's width, A its
     number of attention heads, d = D / A, C the size of the head's last axis. R stands for the shape
     of the head's rows: [B] for sequence classification and regression, [B, T] for token
-    classification, [N] for masked LM (only the N rows that count are kept), [B, 2] for spans (start
-    and end; C is then T, and padding is filled with a large negative number).
+    classification, [N] for language models (only the N rows that count are kept), [B, 2] for spans
+    (start and end; C is then T, and padding is filled with a large negative number).
     """
 
     mask: Tensor

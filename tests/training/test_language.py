@@ -138,11 +138,18 @@ def test_gradients_are_those_written_by_hand(head: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("head", [CAUSAL, SEQ2SEQ])
-def test_checkpointed_gradients_are_plain_ones(head: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("machinery", "tolerance"),
+    [(checkpointing(), 1e-5), ({"bf16": True}, 0.05)],
+    ids=["checkpointing", "autocast"],
+)
+def test_machinery_changes_no_gradient(
+    machinery: dict[str, Any], tolerance: float, head: str, tmp_path: Path
+) -> None:
     """Decoders switch their cache off under checkpointing, and hooks see each layer twice."""
     plain = first_step(Case(head, TERMS), tmp_path, 16, 1)
-    found = first_step(Case(head, TERMS, arguments=checkpointing()), tmp_path, 16, 1)
-    assert relative_error(found.gradients, plain.gradients) <= 1e-5
+    found = first_step(Case(head, TERMS, arguments=machinery), tmp_path, 16, 1)
+    assert relative_error(found.gradients, plain.gradients) <= tolerance
 
 
 @pytest.mark.parametrize("family", ["T5", "Bart"])
