@@ -98,17 +98,21 @@ class Condition:
         labels: Whether gold labels are learnt from, with weight 1.
         logits: Whether the teacher's logits are learnt from, with weight 1.
         mapping: The layers of the extra terms; each objective's own default without.
+        weight: Of the extra terms; found by the one rule (`balance`) without.
     """
 
     extra: Mapping[str, Objective] = field(default_factory=dict)
     labels: bool = True
     logits: bool = True
     mapping: LayerMapping | None = None
+    weight: float | None = None
 
 
-def beside(objective: Objective, mapping: LayerMapping | None = None) -> Condition:
+def beside(
+    objective: Objective, mapping: LayerMapping | None = None, weight: float | None = None
+) -> Condition:
     """Labels, logits and one objective more."""
-    return Condition({"extra": objective}, mapping=mapping)
+    return Condition({"extra": objective}, mapping=mapping, weight=weight)
 
 
 def instead(objective: Objective) -> Condition:
@@ -119,12 +123,16 @@ def instead(objective: Objective) -> Condition:
 # As many relation heads as divide the width of every student.
 _RELATIONS = MiniLMv2(relation_heads=16)
 
+# A critic that has learnt nothing pulls at nothing: the rule would give it a weight in the hundreds.
+# 1 is that of the authors' published scripts.
+_CRITIC = 1.0
+
 CONTROL, LOGITS = "labels", "labels + logits"
 CONDITIONS: Mapping[str, Condition] = {
     CONTROL: Condition(logits=False),
     LOGITS: Condition(),
     "+ HiddenMSE": beside(HiddenMSE()),
-    "+ MIAlpha": beside(MIAlpha()),
+    "+ MIAlpha": beside(MIAlpha(), weight=_CRITIC),
     "+ MiniLMv2": beside(_RELATIONS),
     "+ PKD": beside(PKD()),
     "+ AttentionKL": beside(AttentionKL()),
@@ -132,7 +140,7 @@ CONDITIONS: Mapping[str, Condition] = {
     "+ CKA": beside(CKA()),
     "+ RKDDistance": beside(RKDDistance()),
     "+ HiddenCosine": beside(HiddenCosine()),
-    "+ InfoNCE": beside(InfoNCE()),
+    "+ InfoNCE": beside(InfoNCE(), weight=_CRITIC),
     "+ HiddenInfoNCE": beside(HiddenInfoNCE()),
     "+ NST": beside(NST()),
     "logits, no labels": Condition(labels=False),
@@ -146,7 +154,7 @@ CONDITIONS: Mapping[str, Condition] = {
     "+ HiddenMSE, last layer": beside(HiddenMSE(), "last"),
     "+ HiddenMSE, top layers": beside(HiddenMSE(), "top"),
     "+ HiddenMSE, emd": beside(HiddenMSE(), "emd"),
-    "+ MIAlpha, last layer": beside(MIAlpha(), "last"),
+    "+ MIAlpha, last layer": beside(MIAlpha(), "last", weight=_CRITIC),
     "+ AttentionScoresMSE": beside(AttentionScoresMSE()),
     "+ HiddenKL": beside(HiddenKL()),
     "+ RKDAngle": beside(RKDAngle()),
@@ -176,7 +184,8 @@ class Cell:
         condition = CONDITIONS[self.condition]
         terms = [[type(each).__name__, _own_settings(each)] for each in condition.extra.values()]
         said = {"labels": condition.labels, "logits": condition.logits, "extra": terms}
-        whole = {**vars(self), **said, "mapping": condition.mapping}
+        weight = {} if condition.weight is None else {"weight": condition.weight}
+        whole = {**vars(self), **said, **weight, "mapping": condition.mapping}
         return dict(json.loads(json.dumps(whole)))
 
 

@@ -143,13 +143,15 @@ def _trainer(
 def balance(
     study: Study, cell: Cell, student: Any, teacher: Any, examples: Examples
 ) -> dict[str, float]:
-    """The weight of each extra term: one rule for all, and nothing tuned.
+    """The weight of each extra term: one rule for all that state none, and nothing tuned.
 
     At the start, each pulls at the student's layers as hard as the logits' term, divided by the
     number of extra terms: the mean over a few batches of training examples of the length of the
     gradient. It does not depend on the seed.
     """
     condition = CONDITIONS[cell.condition]
+    if condition.weight is not None:
+        return dict.fromkeys(condition.extra, condition.weight)
     shown = examples.train.select(range(min(PROBED * BATCH, len(examples.train))))
     batches = list(DataLoader(shown, BATCH, collate_fn=examples.collator))
 
