@@ -123,8 +123,8 @@ def instead(objective: Objective) -> Condition:
 # As many relation heads as divide the width of every student.
 _RELATIONS = MiniLMv2(relation_heads=16)
 
-# A critic that has learnt nothing pulls at nothing: the rule would give it a weight in the hundreds.
-# 1 is that of the authors' published scripts.
+# A critic that has learnt nothing pulls at nothing: the rule would give it a weight in the
+# hundreds. 1 is that of the authors' published scripts.
 _CRITIC = 1.0
 
 CONTROL, LOGITS = "labels", "labels + logits"
