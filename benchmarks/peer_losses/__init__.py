@@ -1,0 +1,1 @@
+"""The losses of other libraries beside ours. The parts of benchmarks/peers.py."""
