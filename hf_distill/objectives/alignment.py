@@ -15,7 +15,7 @@ from hf_distill.signals.signals import Unit
 
 
 def cka(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
-    """1 - linear centred kernel alignment (1905.00414, section 3).
+    """1 - linear centred kernel alignment, of 1905.00414.
 
     With X and Y the states of N examples, less their mean over the examples:
 

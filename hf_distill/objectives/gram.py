@@ -62,7 +62,7 @@ def neuron_selectivity(hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 def nst(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Squared maximum mean discrepancy of the neurons of both sides (1707.01219, equation 5).
+    """Squared maximum mean discrepancy of the neurons of both sides, as in 1707.01219.
 
     With f_i of the student's neurons, g_j of the teacher's, both over the sentence's real tokens
     and at length 1, and the polynomial kernel k(x, y) = (x . y)^2:
@@ -85,7 +85,7 @@ def nst(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
 
 def flow(lower: Tensor, upper: Tensor, mask: Tensor, normalize: bool) -> Tensor:
-    """Mean over real tokens of lower upper^T (Yim et al. 2017, equation 1).
+    """Mean over real tokens of lower upper^T, as in Yim et al. 2017 over places of an image.
 
     Args:
         lower: [B, T, D], states of one layer.
@@ -109,7 +109,7 @@ def fsp(
     mask: Tensor,
     normalize: bool = True,
 ) -> Tensor:
-    """Squared Frobenius distance of the flows between two layers (equation 2).
+    """Squared Frobenius distance of the flows between two layers.
 
     Args:
         student: States of two layers, [B, T, D].

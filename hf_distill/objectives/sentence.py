@@ -51,7 +51,7 @@ def similarity_mse(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
 
 
 def row_similarity_mse(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
-    """Squared distance of rows of similarities, divided by B: equation 4 of 1907.09682, by row.
+    """Squared distance of rows of similarities, divided by B: the loss of 1907.09682, by row.
 
     Args:
         student: [B, D].

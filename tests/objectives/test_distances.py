@@ -101,6 +101,15 @@ def test_rkd_sees_the_shape_only(compare: object) -> None:
     torch.testing.assert_close(found, torch.zeros(4, dtype=torch.float64))
 
 
+def test_small_distances_survive_far_from_the_origin() -> None:
+    """Squared lengths less products is the fast way, and leaves of near sentences nothing."""
+    student, teacher = (1000 + torch.randn(2, 5, 8) / 100).round(decimals=4)
+    real = torch.ones(5).bool()
+    exact = rkd_distance(student.double(), teacher.double(), real)
+    found = rkd_distance(student, teacher, real)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-3, atol=0)
+
+
 def test_equal_sentences_have_no_direction() -> None:
     """A sentence twice in a batch: rounding sets a direction, and its gradient is a million."""
     teacher = torch.randn(4, 8)
