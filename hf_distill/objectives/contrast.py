@@ -43,7 +43,7 @@ class HiddenInfoNCE(AmongSentences):
 
     Args:
         temperature: Divides the cosines; > 0. Lower looks at the hardest negatives only.
-        pooling: "mean" over a sentence's tokens, as in CoDIR, or its "first" token.
+        pooling: "mean" over a sentence's tokens, or its "first" token.
     """
 
     temperature: Number = 0.07

@@ -140,9 +140,9 @@ class HiddenKL(_Coordinates):
 class PKD(Objective):
     """Patient distillation: squared distance of the first token's states at length 1.
 
-    That is twice HiddenCosine(pooling="first"), under the paper's name and at its size. The paper
-    leaves the last layer out and adds the layers up; here pairs are averaged, so weigh by their
-    number to get the sum.
+    That is twice HiddenCosine(pooling="first"): the paper's formula. Its code takes the mean over
+    the width, so divide the weight that it gives by the width. The paper leaves the last layer out
+    and adds the layers up; here pairs are averaged, so weigh by their number to get the sum.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"hidden"})

@@ -136,7 +136,7 @@ def test_pooling_must_be_known() -> None:
 
 
 def test_pkd_is_the_papers() -> None:
-    """The mean over the width would be 768 times smaller than what the paper's weight is for."""
+    """The mean over the width is 768 times smaller than the squared distance of the paper."""
     student, teacher = torch.randn(2, 3, T, D, dtype=torch.float64)
     expected = [
         oracles.squared_distance(
