@@ -10,8 +10,9 @@ from torch.nn.functional import normalize as unit_length
 
 from hf_distill.objectives.base import Objective, Pairs
 from hf_distill.objectives.divergence import kl
-from hf_distill.objectives.pooling import SENTENCE, PooledStates, Pooling
+from hf_distill.objectives.pooling import SENTENCE, Pooling
 from hf_distill.objectives.precision import wide_pair
+from hf_distill.objectives.states import PooledStates
 from hf_distill.signals.signals import Signals, Unit
 
 

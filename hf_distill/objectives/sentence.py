@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import normalize as unit_length
 
 from hf_distill.objectives.divergence import check_temperature, kl, log_probabilities
-from hf_distill.objectives.pooling import PooledStates
 from hf_distill.objectives.precision import products, widened
 from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.states import PooledStates
 from hf_distill.signals.signals import Unit
 
 Normalized = Literal["sentences", "rows"]
