@@ -5,16 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 from typing_extensions import Self
 
+from hf_distill.objectives.critic import Critic
 from hf_distill.objectives.schedule import Schedule
 from hf_distill.signals.signals import Problem, Signals, Unit
-
-if TYPE_CHECKING:
-    from hf_distill.objectives.critic import Critic
 
 Pairs = Sequence[tuple[int, int]]
 """(student layer, teacher layer), counted from 1; 0 is the embedding output."""

@@ -16,15 +16,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from hf_distill.objectives.base import Pairs
-from hf_distill.objectives.divergence import (
-    check_count,
-    check_number,
-    check_temperature,
-    kl,
-    log_mixture,
-)
+from hf_distill.objectives.divergence import kl, log_mixture
 from hf_distill.objectives.prediction import Prediction, logits_of, softened
 from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.settings import check_count, check_number, check_temperature
 from hf_distill.signals.signals import Problem, Signals
 
 _HINTON = (

@@ -8,10 +8,11 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import normalize as unit_length
 
-from hf_distill.objectives.divergence import check_temperature, log_probabilities
+from hf_distill.objectives.divergence import log_probabilities
 from hf_distill.objectives.precision import products, wide_pair
 from hf_distill.objectives.schedule import Number, number_at
 from hf_distill.objectives.sentence import AmongSentences
+from hf_distill.objectives.settings import check_temperature
 
 
 def hidden_info_nce(

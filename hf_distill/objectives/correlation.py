@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from hf_distill.objectives.base import Pairs
-from hf_distill.objectives.divergence import check_number, check_temperature
 from hf_distill.objectives.prediction import Prediction, logits_of, softened
 from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.settings import check_number, check_temperature
 from hf_distill.signals.signals import Problem, Signals
 
 

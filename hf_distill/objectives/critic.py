@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from hf_distill.objectives.pooling import Pooling
+from hf_distill.objectives.settings import check_flag
 
 Kind = Literal["separable", "bilinear"]
 
@@ -56,11 +57,7 @@ class Critic:
                     "Correct it."
                 )
         for name in ("normalize", "gather"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(
-                    f"{name} of a critic must be true or false, got {getattr(self, name)!r}. "
-                    "Write it without quotes."
-                )
+            check_flag(f"{name} of a critic", getattr(self, name))
         if self.queue and not self.gather:
             raise ValueError(
                 f"gather of a critic must be true with a queue, got False and {self.queue}. "

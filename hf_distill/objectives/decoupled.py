@@ -8,10 +8,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from hf_distill.objectives.base import Objective, Pairs
-from hf_distill.objectives.divergence import check_number, check_temperature, gathered, kl, without
+from hf_distill.objectives.divergence import gathered, kl, without
 from hf_distill.objectives.gold import gold_classes
 from hf_distill.objectives.prediction import labels_of, logits_of, softened
 from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.settings import check_number, check_temperature
 from hf_distill.signals.signals import Problem, Signals, Unit
 
 

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from hf_distill.objectives.base import Objective, Pairs
-from hf_distill.objectives.divergence import check_number, log_probabilities
+from hf_distill.objectives.divergence import log_probabilities
 from hf_distill.objectives.precision import wide_pair, widened
 from hf_distill.objectives.prediction import is_padding, labels_of, logits_of
 from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.settings import check_number
 from hf_distill.signals.signals import Problem, Signals, Unit
 
 

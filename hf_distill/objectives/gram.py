@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import normalize as unit_length
 
 from hf_distill.objectives.base import Objective, Pairs
-from hf_distill.objectives.hidden import check_normalize
 from hf_distill.objectives.precision import products, wide_pair, widened
 from hf_distill.objectives.reduce import mean_over_pairs
+from hf_distill.objectives.settings import check_flag
 from hf_distill.signals.signals import Signals, Unit
 
 
@@ -145,7 +145,7 @@ class TokenGramMSE(Objective):
 
     def __post_init__(self) -> None:
         """Raise ValueError unless `normalize` is true or false."""
-        check_normalize(self.normalize)
+        check_flag("normalize", self.normalize)
 
     def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:
         """[B, T]."""
@@ -205,7 +205,7 @@ class FSP(Objective):
 
     def __post_init__(self) -> None:
         """Raise ValueError unless `normalize` is true or false."""
-        check_normalize(self.normalize)
+        check_flag("normalize", self.normalize)
 
     def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:
         """[B].

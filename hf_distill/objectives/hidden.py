@@ -12,6 +12,7 @@ from hf_distill.objectives.base import Objective, Pairs
 from hf_distill.objectives.divergence import kl
 from hf_distill.objectives.pooling import SENTENCE, Pooling
 from hf_distill.objectives.precision import wide_pair
+from hf_distill.objectives.settings import check_flag
 from hf_distill.objectives.states import PooledStates
 from hf_distill.signals.signals import Signals, Unit
 
@@ -44,14 +45,6 @@ def hidden_kl(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(teacher || student) of the softmax over the width: [..., D] twice -> [...]."""
     student, teacher = (side.log_softmax(-1) for side in wide_pair(student, teacher))
     return kl(student, teacher)
-
-
-def check_normalize(value: object) -> None:
-    """Raise ValueError unless it is true or false."""
-    if not isinstance(value, bool):
-        raise ValueError(
-            f"normalize must be true or false, got {value!r}. Write it without quotes."
-        )
 
 
 @dataclass(frozen=True)
@@ -92,7 +85,7 @@ class HiddenMSE(_Coordinates):
     def __post_init__(self) -> None:
         """Raise ValueError unless `normalize` is true or false."""
         super().__post_init__()
-        check_normalize(self.normalize)
+        check_flag("normalize", self.normalize)
 
     def compare(self, student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
         """[B, T] or [B]."""

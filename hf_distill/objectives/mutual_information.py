@@ -13,10 +13,10 @@ from torch import Tensor
 from hf_distill.objectives.base import Objective, Pairs
 from hf_distill.objectives.bounds import jensen_shannon, mutual_information, tuba
 from hf_distill.objectives.critic import Critic
-from hf_distill.objectives.divergence import check_number, check_temperature
 from hf_distill.objectives.precision import widened
 from hf_distill.objectives.reduce import mean_over_pairs
 from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.settings import check_flag, check_number, check_temperature
 from hf_distill.signals.signals import Scores, Signals, Unit
 
 _POOLE = (
@@ -104,10 +104,7 @@ class MIAlpha(_Bound):
         super().__post_init__()
         remedy = "For 0 take TUBA, which clamps its exponent."
         check_number("alpha", self.alpha, remedy, above=0, at_most=1)
-        if not isinstance(self.exact, bool):
-            raise ValueError(
-                f"exact must be true or false, got {self.exact!r}. Write it without quotes."
-            )
+        check_flag("exact", self.exact)
 
     def bound(self, scores: Scores) -> Tensor:
         """[*N]."""

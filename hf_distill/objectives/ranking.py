@@ -13,10 +13,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from hf_distill.objectives.base import Pairs
-from hf_distill.objectives.divergence import bernoulli_kl, check_temperature
+from hf_distill.objectives.divergence import bernoulli_kl
 from hf_distill.objectives.precision import wide_pair
 from hf_distill.objectives.prediction import Prediction, logits_of
 from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.settings import check_temperature
 from hf_distill.signals.signals import Problem, Signals
 
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from hf_distill.objectives.attention import attention_kl, check_heads
 from hf_distill.objectives.base import Objective, Pairs, Shape
-from hf_distill.objectives.divergence import check_count, kl, log_probabilities
+from hf_distill.objectives.divergence import kl, log_probabilities
 from hf_distill.objectives.precision import products
 from hf_distill.objectives.reduce import mean_over_pairs
+from hf_distill.objectives.settings import check_count
 from hf_distill.signals.signals import Signals, Unit
 
 _PARTS = ("query", "key", "value")

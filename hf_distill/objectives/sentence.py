@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize as unit_length
 
-from hf_distill.objectives.divergence import check_temperature, kl, log_probabilities
+from hf_distill.objectives.divergence import kl, log_probabilities
 from hf_distill.objectives.precision import products, widened
 from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.settings import check_temperature
 from hf_distill.objectives.states import PooledStates
 from hf_distill.signals.signals import Unit
 
