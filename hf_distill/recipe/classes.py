@@ -83,18 +83,24 @@ def arguments_of(given: dict[str, Any], key: str, output: Path, seed: int) -> Tr
         raise RecipeError("recipe", [Fault(key, text)]) from error
 
 
-def objective_faults(found: Any, mapping: Any) -> list[Fault]:
-    """What is wrong with the terms of a recipe's mixture, and with its layer mapping."""
+def objective_faults(found: Any, mapping: Any, place: str = "") -> list[Fault]:
+    """What is wrong with the terms of a recipe's mixture, and with its layer mapping.
+
+    Args:
+        found: The terms.
+        mapping: The layer mapping.
+        place: What their keys begin with, as in `assistants.0.`.
+    """
     # What is no name was checked with the other values of the recipe.
-    faults = list(_mapping_faults(mapping, "mapping")) if isinstance(mapping, str) else []
+    faults = list(_mapping_faults(mapping, f"{place}mapping")) if isinstance(mapping, str) else []
     if not isinstance(found, dict):
         return faults
     if not found:
         text = "must name at least one term, got none. Leave it out for the head's default."
-        faults.append(Fault("objectives", text))
+        faults.append(Fault(f"{place}objectives", text))
     for name, term in found.items():
         if isinstance(term, dict):
-            faults += _term_faults(term, f"objectives.{name}")
+            faults += _term_faults(term, f"{place}objectives.{name}")
     return faults
 
 

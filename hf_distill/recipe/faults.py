@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError
 
@@ -77,6 +77,10 @@ def _is_branch(part: int | str) -> bool:
 
 def _section(model: Any, place: Sequence[str]) -> Any:
     for part in place:
+        if part.isdecimal():
+            # Of a list of sections, each is one.
+            model = next(iter(get_args(model)), None)
+            continue
         field = getattr(model, "model_fields", {}).get(part)
         model = None if field is None else field.annotation
     return model

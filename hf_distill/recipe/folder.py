@@ -22,10 +22,18 @@ class RunFolder:
         """The folder need not exist."""
         self.path = path
         self.student = path / "student"
-        self.teacher = path / "teacher"
+        self.assistants = path / "assistants"
         self.checkpoints = path / "checkpoints"
         self.recipe = path / "recipe.yaml"
         self.results = path / "results.json"
+
+    def teacher_at(self, index: int, count: int) -> Path:
+        """Where one of the teachers stands that were fine-tuned here."""
+        return self.path / "teacher" if count == 1 else self.path / "teachers" / str(index + 1)
+
+    def assistant(self, index: int) -> RunFolder:
+        """The folder of a teacher assistant's run, from 0."""
+        return RunFolder(self.assistants / str(index + 1))
 
     def state(self, recipe: dict[str, Any], *, overwrite: bool, resume: bool) -> State:
         """What is to be done here. It changes nothing.
@@ -42,7 +50,7 @@ class RunFolder:
             raise ValueError(
                 "--resume must be left out beside --overwrite, got both. Name one of them."
             )
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+        if not self.path.exists() or (self.path.is_dir() and self._is_empty()):
             return "new"
         held = self._recipe()
         if held is None:
@@ -69,9 +77,9 @@ class RunFolder:
         return "finished" if finished else "interrupted"
 
     def begin(self, recipe: str) -> None:
-        """Make room for a new run. A teacher stays: whether it fits is seen later."""
+        """Make room for a new run. Teachers stay: whether they fit is seen later."""
         self.results.unlink(missing_ok=True)
-        for folder in (self.student, self.checkpoints):
+        for folder in (self.student, self.checkpoints, self.assistants):
             shutil.rmtree(folder, ignore_errors=True)
         write_text(self.recipe, f"{_MARK}\n{recipe}")
 
@@ -84,6 +92,10 @@ class RunFolder:
         """What `finish` wrote."""
         found: dict[str, Any] = json.loads(self.results.read_text(encoding="utf-8"))
         return found
+
+    def _is_empty(self) -> bool:
+        """Whether nothing stands here, but perhaps a recipe that was not written to its end."""
+        return {each.name for each in self.path.iterdir()} <= {f"{self.recipe.name}.partial"}
 
     def _recipe(self) -> dict[str, Any] | None:
         """The recipe of the run that is here; None where the folder is not ours."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hf_distill.recipe.models import Start, published
+from hf_distill.recipe.lineage import Lineage
+from hf_distill.recipe.models import Start
 from hf_distill.recipe.schema import Data, Recipe
 from hf_distill.release.card import DataFacts, Measured, ModelFacts, render
 from hf_distill.release.names import shown_name
@@ -18,35 +19,46 @@ _LABELS = {
 
 
 def card(
-    recipe: Recipe, start: Start, trainer: DistillationTrainer, results: Mapping[str, Any]
+    recipe: Recipe,
+    lineage: Lineage,
+    start: Start,
+    trainer: DistillationTrainer,
+    results: Mapping[str, Any],
 ) -> str:
     """The README of the student.
 
     Args:
         recipe: The recipe.
+        lineage: Where the student comes from.
         start: How the student began.
         trainer: What trained it.
         results: What stands in results.json.
     """
     sized = {label: _model(each) for label, each in results["sizes"].items()}
+    sizes = {label: sized[label] for label in lineage.assistants}
+    shown = _LABELS | {
+        label: f"{label} (L{size.layers}-H{size.width})" for label, size in sizes.items()
+    }
     data, examples = recipe.data, results["examples"]
     facts = trainer.describe(
         name=results["name"],
         student=sized["student"],
-        teacher_name=_teacher_name(recipe),
+        teacher_name=lineage.teacher_name,
         teacher=sized["teacher"],
+        teachers=lineage.teachers,
+        assistants=[shown[label] for label in lineage.assistants],
         baselines={
-            _LABELS[label]: each
+            shown[label]: each
             for label, each in sized.items()
             if label not in ("student", "teacher")
         },
-        initialisation=_initialisation(recipe, start),
-        base_model=_base_model(recipe),
+        initialisation=_initialisation(recipe, lineage, start),
+        base_model=lineage.base_model,
         data=[_data(data, data.train, examples["train"])],
         evaluated_on=_data(data, results["evaluated_on"], examples["evaluation"]),
-        scores={_LABELS.get(label, label): each for label, each in results["scores"].items()},
+        scores={shown.get(label, label): each for label, each in results["scores"].items()},
         speeds={
-            _LABELS.get(label, label): {size: _speed(each) for size, each in found.items()}
+            shown.get(label, label): {size: _speed(each) for size, each in found.items()}
             for label, found in results["speeds"].items()
         },
         machine=results["machine"],
@@ -71,23 +83,10 @@ def _data(data: Data, split: str, examples: int) -> DataFacts:
     )
 
 
-def _teacher_name(recipe: Recipe) -> str:
-    name = published(recipe.teacher.model)
-    if recipe.teacher.training is None:
-        return name
-    return f"{shown_name(name).rpartition('/')[2]} fine-tuned on the same examples"
-
-
-def _base_model(recipe: Recipe) -> str | None:
-    if recipe.student.model is not None:
-        return recipe.student.model
-    return published(recipe.teacher.model) if recipe.student.init == "extract" else None
-
-
-def _initialisation(recipe: Recipe, start: Start) -> str:
+def _initialisation(recipe: Recipe, lineage: Lineage, start: Start) -> str:
     if recipe.student.model is not None:
         return f"the weights of {shown_name(recipe.student.model)}"
     if start.indices is None:
         return "random weights"
     kept = ", ".join(map(str, start.indices.layers))
-    return f"cut out of the teacher: layers {kept}, by {recipe.student.how}"
+    return f"cut out of {lineage.origin}: layers {kept}, by {recipe.student.how}"

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import (
     EvalPrediction,
@@ -18,6 +19,7 @@ from transformers import (
 from hf_distill.evaluation.fidelity import embed, fidelity
 from hf_distill.evaluation.speed import machine, sentences_per_second, sizes
 from hf_distill.recipe.features import Prepared
+from hf_distill.signals.head import head_of
 from hf_distill.training.card import versions
 
 BATCHES = (1, 32)
@@ -29,7 +31,7 @@ Scores = dict[str, dict[str, float]]
 
 
 def scores(
-    models: Mapping[str, PreTrainedModel],
+    models: Mapping[str, nn.Module],
     data: Prepared,
     tokenizer: PreTrainedTokenizerBase,
     arguments: TrainingArguments,
@@ -38,7 +40,7 @@ def scores(
     """Label -> metric -> score on the evaluation split. Every process must call it.
 
     Args:
-        models: By label; `teacher` is one of them.
+        models: By label; `teacher` and `student` are among them.
         data: The examples.
         tokenizer: The one of all models.
         arguments: Of the training: device and batch size are its.
@@ -53,30 +55,44 @@ def scores(
         dataloader_pin_memory=arguments.dataloader_pin_memory,
         seed=arguments.seed,
         disable_tqdm=True,
+        label_names=list(head_of(models["student"]).label_names),
     )
     found = {}
     for label, model in models.items():
-        answers = Trainer(model, plain, data_collator=data.collator).predict(data.evaluation)
+        answers = _Asking(model, plain, data_collator=data.collator).predict(data.evaluation)
         found[label] = data.compute(EvalPrediction(answers.predictions, answers.label_ids))
     return found
 
 
-def model_sizes(models: Mapping[str, PreTrainedModel]) -> dict[str, dict[str, Any]]:
-    """Label -> parameters, megabytes, layers, width, attention heads."""
+class _Asking(Trainer):
+    """Predicts without a loss: several teachers together have none."""
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
+    ) -> Any:
+        """The outputs, and a loss that nobody reads."""
+        asked = {name: value for name, value in inputs.items() if name not in self.label_names}
+        loss = torch.zeros((), device=self.args.device)
+        return (loss, model(**asked)) if return_outputs else loss
+
+
+def model_sizes(models: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
+    """Label -> parameters, megabytes, and of a single model layers, width, attention heads."""
     found = {}
     for label, model in models.items():
-        config = model.config
-        found[label] = {
-            **sizes(model)._asdict(),
-            "layers": config.num_hidden_layers,
-            "width": config.hidden_size,
-            "heads": config.num_attention_heads,
-        }
+        found[label] = sizes(model)._asdict()
+        if isinstance(model, PreTrainedModel):
+            config: Any = model.config
+            found[label] |= {
+                "layers": config.num_hidden_layers,
+                "width": config.hidden_size,
+                "heads": config.num_attention_heads,
+            }
     return found
 
 
 def speeds(
-    models: Mapping[str, PreTrainedModel],
+    models: Mapping[str, nn.Module],
     data: Prepared,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,

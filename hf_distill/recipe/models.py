@@ -9,16 +9,18 @@ import torch
 import transformers
 from transformers import AutoConfig, PreTrainedModel
 
+from hf_distill.recipe.chain import FIRST, links
 from hf_distill.recipe.classes import mapping_of, objectives_of
 from hf_distill.recipe.data import Splits, class_names
 from hf_distill.recipe.features import label_column
-from hf_distill.recipe.schema import TASKS, Recipe
+from hf_distill.recipe.schema import TASKS, Recipe, Teacher
 from hf_distill.release.tokenizer import positions
 from hf_distill.signals.head import HEADS
 from hf_distill.student import IndexSets, extract, fresh, student_config
 from hf_distill.teacher.embedded import PACKAGE, PUBLISHED_AS, embedded_teacher
 from hf_distill.training.defaults import build_mixture
 from hf_distill.training.pairing import load_teacher, shape_in
+from hf_distill.training.teaching import check_together
 
 
 class Start(NamedTuple):
@@ -56,37 +58,73 @@ def load_config(name: str, key: str) -> Any:
         ) from error
 
 
-def check_fit(recipe: Recipe, teacher: Any) -> None:
+def teacher_keys(teacher: Teacher) -> list[str]:
+    """The key of each teacher's name."""
+    if teacher.models is None:
+        return ["teacher.model"]
+    return [f"teacher.models.{index}" for index in range(len(teacher.models))]
+
+
+def check_fit(recipe: Recipe, teachers: Sequence[Any]) -> None:
     """Check what can be known from configs alone, before a teacher is fine-tuned for hours.
 
+    Args:
+        recipe: The recipe.
+        teachers: Their configs.
+
     Raises:
-        ValueError: The data are too long for the teacher, the student cannot be cut out of it, or
-            an objective or a mapping does not fit the two.
+        ValueError: The data are too long for a teacher, a student cannot be cut out of it, or an
+            objective or a mapping does not fit the two; of a chain, it is said of which link.
     """
-    most = positions(teacher)
-    if most is not None and recipe.data.max_length > most:
-        raise ValueError(
-            f"data.max_length must be at most the teacher's positions ({most}), "
-            f"got {recipe.data.max_length!r}. Lower it."
-        )
-    asked = recipe.student
-    if asked.size is not None:
-        student = student_config(asked.size, teacher, layers=asked.layers)
-    else:
+    for key, config in zip(teacher_keys(recipe.teacher), teachers, strict=True):
+        most = positions(config)
+        if most is not None and recipe.data.max_length > most:
+            raise ValueError(
+                f"data.max_length must be at most the positions of {key} ({most}), "
+                f"got {recipe.data.max_length!r}. Lower it."
+            )
+    teacher = first = teachers[recipe.teacher.lead or 0]
+    chain = links(recipe)
+    for index, link in enumerate(chain):
+        several = index == 0 and len(teachers) > 1
+        try:
+            teacher = _check_link(link, teacher, first, several=several)
+        except ValueError as error:
+            if link is chain[-1]:
+                raise
+            raise ValueError(f"assistants.{index}: {error}") from error
+
+
+def _check_link(link: Recipe, teacher: Any, first: Any, *, several: bool) -> Any:
+    """Check one student with its teacher; the student's config."""
+    asked = link.student
+    if asked.size is None:
         student = load_config(str(asked.model), "student.model")
-    objectives = objectives_of(recipe)
+    else:
+        known = {None: teacher, FIRST: first}
+        origin = known.get(asked.cut_from) or load_config(str(asked.cut_from), "student.cut_from")
+        student = student_config(asked.size, origin, layers=asked.layers)
+    objectives = objectives_of(link)
     if objectives is not None:
+        if several:
+            check_together(objectives, link.teacher.lead)
         shapes = shape_in(student), shape_in(teacher)
-        mixture = build_mixture(objectives, mapping_of(recipe), *shapes)
+        mixture = build_mixture(objectives, mapping_of(link), *shapes)
         for term in mixture.terms.values():
             term.objective.check(*shapes)
+    return student
 
 
-def choose_labels(recipe: Recipe, splits: Splits, teacher: Any) -> list[str]:
-    """The classes in the models' order: a fine-tuned teacher's own, else the data's.
+def choose_labels(recipe: Recipe, splits: Splits, teachers: Sequence[Any]) -> list[str]:
+    """The classes in the student's order: the leading teacher's own, else the data's.
+
+    Args:
+        recipe: The recipe.
+        splits: The data.
+        teachers: The teachers' configs.
 
     Raises:
-        ValueError: The teacher was fine-tuned for other classes than those of the data.
+        ValueError: A teacher was fine-tuned for other classes than those of the data.
     """
     column = label_column(recipe)
     if column is None:
@@ -94,24 +132,27 @@ def choose_labels(recipe: Recipe, splits: Splits, teacher: Any) -> list[str]:
     names = class_names(splits, column[0], nested=column[1])
     if recipe.teacher.training is not None:
         return names
-    held = [teacher.id2label[at] for at in sorted(teacher.id2label)]
-    if sorted(held) == sorted(names):
-        return held
-    if held == [f"LABEL_{at}" for at in range(len(names))]:
-        return names
-    raise ValueError(
-        f"teacher.model must have the classes of the data {names}, got {held}. Fine-tune it first: "
-        "add `training` to the recipe's teacher."
-    )
+    orders = []
+    for key, config in zip(teacher_keys(recipe.teacher), teachers, strict=True):
+        held = _classes(config)
+        unnamed = held == [f"LABEL_{at}" for at in range(len(names))]
+        if sorted(held) != sorted(names) and not unnamed:
+            raise ValueError(
+                f"{key} must have the classes of the data {names}, got {held}. Fine-tune it "
+                "first: add `training` to the recipe's teacher."
+            )
+        orders.append(names if unnamed else held)
+    return orders[recipe.teacher.lead or 0]
 
 
-def base_of_teacher(recipe: Recipe, labels: Sequence[str]) -> PreTrainedModel:
-    """The teacher before it is fine-tuned; a head that it lacks is random."""
-    return _with_head(recipe, recipe.teacher.model, labels)
+def base_of_teacher(recipe: Recipe, index: int, labels: Sequence[str]) -> PreTrainedModel:
+    """A teacher before it is fine-tuned; a head that it lacks is random."""
+    name, seed = recipe.teacher.names[index], recipe.teacher_seed(index)
+    return _with_head(recipe, name, labels, seed)
 
 
 def finished_teacher(recipe: Recipe, source: str, labels: Sequence[str]) -> PreTrainedModel:
-    """A teacher that can teach.
+    """A teacher that can teach; one whose classes have no names is given the data's.
 
     Raises:
         ValueError: It has no trained head for the task.
@@ -119,20 +160,28 @@ def finished_teacher(recipe: Recipe, source: str, labels: Sequence[str]) -> PreT
     suffix = TASKS[recipe.task].suffix
     kinds: dict[str, Any] = {each.suffix: each for each in HEADS}
     teacher: Any = load_teacher(source, kinds[suffix](AutoConfig.from_pretrained(source)))
-    for name, value in _named(labels).items():
-        setattr(teacher.config, name, value)
+    if sorted(_classes(teacher.config)) != sorted(labels):
+        for name, value in _named(labels).items():
+            setattr(teacher.config, name, value)
     return teacher
 
 
 def begin_student(recipe: Recipe, teacher: PreTrainedModel, labels: Sequence[str]) -> Start:
-    """The student: cut out of the teacher, random in that shape, or loaded. The same every time.
+    """The student: cut out of a model, random in its shape, or loaded. The same every time.
+
+    Args:
+        recipe: The recipe.
+        teacher: The one whose weights are cut, unless the recipe names another.
+        labels: The classes in the student's order.
 
     Raises:
-        ValueError: A loaded student has the classes in another order.
+        ValueError: A loaded model has the classes in another order.
     """
     asked = recipe.student
     if asked.size is None:
-        return Start(_loaded_student(recipe, labels), None)
+        return Start(_loaded(recipe, str(asked.model), labels, "student.model"), None)
+    if asked.cut_from not in (None, FIRST):
+        teacher = _loaded(recipe, str(asked.cut_from), labels, "student.cut_from")
     if asked.init == "random":
         return Start(fresh(teacher, asked.size, recipe.seed, dropout=asked.dropout), None)
     cut = extract(
@@ -151,28 +200,31 @@ def reload(recipe: Recipe, folder: str) -> PreTrainedModel:
     return _auto(recipe).from_pretrained(folder, dtype=torch.float32)
 
 
-def _loaded_student(recipe: Recipe, labels: Sequence[str]) -> PreTrainedModel:
-    name = str(recipe.student.model)
-    config = load_config(name, "student.model")
-    held = [config.id2label[at] for at in sorted(config.id2label or {})]
+def _loaded(recipe: Recipe, name: str, labels: Sequence[str], key: str) -> PreTrainedModel:
+    """A model whose weights a student begins with."""
+    held = _classes(load_config(name, key))
     if labels and sorted(held) == sorted(labels) and held != list(labels):
         raise ValueError(
-            f"student.model must have its classes in the order {list(labels)}, got {held}. Its "
-            "head would begin by confusing them: take one of that order, or one without a head."
+            f"{key} must have its classes in the order {list(labels)}, got {held}. Its head would "
+            "begin by confusing them: take one of that order, or one without a head."
         )
-    return _with_head(recipe, name, labels)
+    return _with_head(recipe, name, labels, recipe.seed)
 
 
-def _with_head(recipe: Recipe, name: str, labels: Sequence[str]) -> PreTrainedModel:
-    """A model with the task's head; a new one is random, of the recipe's seed."""
+def _with_head(recipe: Recipe, name: str, labels: Sequence[str], seed: int) -> PreTrainedModel:
+    """A model with the task's head; a new one is random, of the seed."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         # Its generator alone: torch.manual_seed would reseed the devices as well.
-        torch.default_generator.manual_seed(recipe.seed)
+        torch.default_generator.manual_seed(seed)
         return _auto(recipe).from_pretrained(located(name), dtype=torch.float32, **_named(labels))
 
 
 def _auto(recipe: Recipe) -> Any:
     return getattr(transformers, f"AutoModel{TASKS[recipe.task].suffix.removeprefix('Model')}")
+
+
+def _classes(config: Any) -> list[str]:
+    return [config.id2label[at] for at in sorted(config.id2label or {})]
 
 
 def _named(labels: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +77,23 @@ def checked(found: dict[str, Any], file: str) -> Recipe:
         recipe = Recipe.model_validate(found)
     except ValidationError as error:
         faults = from_pydantic(error, Recipe)
-    teacher = found.get("teacher")
-    faults += objective_faults(found.get("objectives"), found.get("mapping"))
-    faults += training_faults(found.get("training"), "training")
-    if isinstance(teacher, dict):
-        faults += training_faults(teacher.get("training"), "teacher.training")
+    for place, section in _trainings(found):
+        faults += training_faults(section.get("training"), f"{place}training")
+        if place != "teacher.":
+            faults += objective_faults(section.get("objectives"), section.get("mapping"), place)
     faults += _task_faults(found)
     if recipe is None or faults:
         raise RecipeError(file, faults)
     return recipe
+
+
+def _trainings(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The sections that can say how something is trained, with the beginning of their keys."""
+    assistants = found.get("assistants")
+    numbered = enumerate(assistants if isinstance(assistants, list) else [])
+    sections = [("", found), ("teacher.", found.get("teacher"))]
+    sections += [(f"assistants.{index}.", section) for index, section in numbered]
+    yield from ((place, section) for place, section in sections if isinstance(section, dict))
 
 
 def plain(recipe: Recipe) -> dict[str, Any]:
@@ -115,15 +123,26 @@ def _apply(found: dict[str, Any], change: str) -> None:
     if not equals or not all(keys):
         text = f"must be path.to.key=value, got {change!r}. Such as training.learning_rate=1e-4."
         raise RecipeError("command line", [Fault(_COMMAND_LINE, text)])
-    section = found
-    for depth, key in enumerate(keys[:-1], 1):
-        if section.get(key) is None:
-            section[key] = {}
-        section = section[key]
-        if not isinstance(section, dict):
-            text = f"must lead to a key, got {change!r}. {'.'.join(keys[:depth])} is a value."
+    section: Any = found
+    for depth, key in enumerate(keys):
+        slot = _slot(section, key)
+        if slot is None:
+            told = f"a list of {len(section)}" if isinstance(section, list) else "a value"
+            text = f"must lead to a key, got {change!r}. {'.'.join(keys[:depth])} is {told}."
             raise RecipeError("command line", [Fault(_COMMAND_LINE, text)])
-    section[keys[-1]] = _parsed(value, f"{_COMMAND_LINE} {path}")
+        if depth == len(keys) - 1:
+            section[slot] = _parsed(value, f"{_COMMAND_LINE} {path}")
+        elif isinstance(section, dict) and section.get(slot) is None:
+            section[slot] = {}
+        section = section[slot]
+
+
+def _slot(section: Any, key: str) -> str | int | None:
+    """Where a key's value stands in a section or a list of them; None where it cannot."""
+    if isinstance(section, dict):
+        return key
+    listed = isinstance(section, list) and key.isdecimal() and int(key) < len(section)
+    return int(key) if listed else None
 
 
 def _task_faults(found: dict[str, Any]) -> list[Fault]:
@@ -139,4 +158,9 @@ def _task_faults(found: dict[str, Any]) -> list[Fault]:
     text = f"must be left out for task {name}, got a value. Nothing reads it there."
     pair = name == "text" and isinstance(data, dict) and isinstance(data.get("text"), list)
     single = Fault("data.text", "must be one column for task text, got several. Name one of them.")
-    return [Fault(key, text) for key in sorted(keys)] + ([single] if pair else [])
+    faults = [Fault(key, text) for key in sorted(keys)] + ([single] if pair else [])
+    teacher = found.get("teacher")
+    if name == "text" and isinstance(teacher, dict) and teacher.get("models") is not None:
+        text = "must be one model for task text, got several. Encoders predict nothing to average."
+        faults.append(Fault("teacher.models", text))
+    return faults

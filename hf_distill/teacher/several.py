@@ -59,7 +59,17 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         """Check what can be known without the teachers."""
-        check_ensemble(len(self.teachers), self.weights, self.combine, self.lead)
+        count = len(self.teachers)
+        check_count(count)
+        if self.weights is not None:
+            check_weights(self.weights, count)
+        if self.lead is not None:
+            check_lead(self.lead, count)
+        if self.combine not in get_args(Combination):
+            raise ValueError(
+                f"combine must be one of {', '.join(get_args(Combination))}, got "
+                f"{self.combine!r}. `mean` takes weights too."
+            )
         if any(one == other for one, other in combinations(self.teachers, 2)):
             raise ValueError(
                 "teachers must be different ones, got one of them twice. Give it a weight instead."
@@ -72,33 +82,34 @@ class Ensemble:
             )
 
 
-def check_ensemble(
-    count: int, weights: Sequence[float] | None, combine: str, lead: int | None
-) -> None:
-    """Raise ValueError unless so many teachers can be combined like this."""
+def check_count(count: int) -> None:
+    """Raise ValueError unless so many teachers are several."""
     if count < 2:
         raise ValueError(
             f"teachers must be two or more, got {count}. Give a single teacher by itself."
         )
-    if weights is not None and len(weights) != count:
+
+
+def check_weights(weights: Sequence[float], count: int) -> None:
+    """Raise ValueError unless these can weigh so many teachers."""
+    if len(weights) != count:
         raise ValueError(
             f"weights must be one number for each of the {count} teachers, got {len(weights)}. "
             "Leave them out for equal ones."
         )
-    for weight in weights or ():
+    for weight in weights:
         number = isinstance(weight, int | float) and not isinstance(weight, bool)
         if not number or not 0 < weight < math.inf:
             raise ValueError(
                 f"weights must be finite numbers above 0, got {weight!r}. Leave out a teacher that "
                 "is not to be heard."
             )
-    if combine not in get_args(Combination):
-        raise ValueError(
-            f"combine must be one of {', '.join(get_args(Combination))}, got {combine!r}. "
-            "`mean` takes weights too."
-        )
+
+
+def check_lead(lead: int, count: int) -> None:
+    """Raise ValueError unless one of so many teachers has this index."""
     index = isinstance(lead, int) and not isinstance(lead, bool)
-    if lead is not None and not (index and 0 <= lead < count):
+    if not index or not 0 <= lead < count:
         raise ValueError(
             f"lead must be the index of a teacher, 0 to {count - 1}, got {lead!r}. Leave it out "
             "where no layers are compared."

@@ -63,15 +63,10 @@ class Teaching:
         """The shape of the teacher whose layers are compared.
 
         Raises:
-            ValueError: Layers are compared, and none of several teachers leads.
+            ValueError: Several teachers cannot serve these objectives.
         """
-        layered = [name for name, (_, objective) in objectives.items() if _layered(objective)]
-        if self._lead is None and (layered or not objectives):
-            raise ValueError(
-                "an Ensemble must name a lead where layers are compared, got none for objectives "
-                f"{layered}. Give the index of one teacher, Ensemble(..., lead=0), or compare "
-                "logits alone."
-            )
+        if self._ensemble is not None:
+            check_together(objectives, self._lead)
         return shape_of(self._models[self._lead or 0])
 
     def teaches_logits(self) -> bool:
@@ -85,11 +80,6 @@ class Teaching:
             ValueError: With a remedy; of several teachers it names the one that does not fit.
         """
         logits = mixture.demands()[1].logits
-        if self._ensemble is not None and not logits:
-            raise ValueError(
-                "objectives must compare logits where several teachers teach, got "
-                f"{sorted(mixture.terms)}: the others would not be heard. Give the lead by itself."
-            )
         self._classes: list[list[int] | None] = []
         for index, model in enumerate(self._models):
             with self._blamed(index):
@@ -197,6 +187,26 @@ class Teaching:
             named = self._named[index]
             name = card.named(named) if isinstance(named, nn.Module) else named
             raise ValueError(f"teachers[{index}] ({name}): {error}") from error
+
+
+def check_together(objectives: Objectives, lead: int | None) -> None:
+    """Check that several teachers can serve these objectives.
+
+    Raises:
+        ValueError: Layers are compared and no teacher leads; or nothing that the others say is.
+    """
+    kinds = {name: objective for name, (_, objective) in objectives.items()}
+    layered = [name for name, objective in kinds.items() if _layered(objective)]
+    if lead is None and (layered or not kinds):
+        raise ValueError(
+            "an Ensemble must name a lead where layers are compared, got none for objectives "
+            f"{layered}. Give the index of one teacher, lead: 0, or compare logits alone."
+        )
+    if not any(each.reads_teacher and "logits" in each.needs for each in kinds.values()):
+        raise ValueError(
+            "objectives must compare logits where several teachers teach, got "
+            f"{sorted(kinds)}: only the lead would be heard. Give it by itself."
+        )
 
 
 def described(how: Any, names: Sequence[str]) -> str:

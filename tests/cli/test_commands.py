@@ -99,7 +99,7 @@ def test_list_shows_all_of_a_kind(kind: str, names: Any) -> None:
 def test_list_shows_recipes_and_not_launch_configurations() -> None:
     """A launch configuration is YAML too, and no recipe."""
     done = _call("list", "recipes", "--recipes", str(RECIPES))
-    assert len(done.stdout.splitlines()) == 2 + 6
+    assert len(done.stdout.splitlines()) == 2 + 8
     assert "TREC question types: L3-H384" in done.stdout
     assert "accelerate" not in done.stdout
 

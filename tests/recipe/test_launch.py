@@ -24,9 +24,14 @@ def _free_port() -> str:
 
 
 @pytest.mark.slow
-def test_two_processes_train_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize("chained", [False, True])
+def test_two_processes_train_together(tmp_path: Path, chained: bool) -> None:
     """On CPUs two runs are easily started that know nothing of each other, and share files."""
     found = examples.recipe(tmp_path, "text-classification")
+    if chained:
+        found["teacher"]["models"] = [found["teacher"].pop("model")] * 2
+        found |= {"assistants": [{"size": "L4-H16-A2-F24"}]}
+        found["objectives"] = {"kl": {"type": "KLDivergence"}}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(found), encoding="utf-8")
     config = ROOT / "recipes" / "accelerate" / "two_cpu.yaml"
     command = [
@@ -48,8 +53,9 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert results["processes"] == 2
-    assert set(results["scores"]) == {"teacher", "student", "baseline"}
-    assert done.stdout.count("Measuring.") == 1, "only the main process speaks"
+    assistants = {"assistant 1"} if chained else set()
+    assert set(results["scores"]) == {"teacher", "student", "baseline", *assistants}
+    assert done.stdout.count("Measuring.") == 1 + chained, "only the main process speaks"
     assert done.stdout.count("baseline (no teacher)") == 1
     assert (tmp_path / "out" / "student" / "README.md").is_file()
     card = (tmp_path / "out" / "student" / "README.md").read_text(encoding="utf-8")

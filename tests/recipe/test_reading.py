@@ -41,7 +41,7 @@ def test_recipes_are_found() -> None:
     on_disk = [
         path for path in RECIPES.rglob("*.yaml") if "\ntask:" in path.read_text(encoding="utf-8")
     ]
-    assert len(FILES) == len(on_disk) == 6
+    assert len(FILES) == len(on_disk) == 8
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
