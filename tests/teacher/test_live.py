@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from datasets import Dataset
 from torch import nn
 
@@ -119,6 +120,26 @@ def test_training_leaves_the_teacher_alone(tmp_path: Path) -> None:
     )
 
 
+def test_teachers_are_placed_for_evaluation_and_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher that is not placed stays on the CPU; one that is counted is saved and wrapped."""
+    placed: dict[int, dict[str, Any]] = {}
+    place = Accelerator.prepare_model
+
+    def watched(accelerator: Accelerator, model: nn.Module, **options: Any) -> nn.Module:
+        placed[id(model)] = options
+        return place(accelerator, model, **options)
+
+    monkeypatch.setattr(Accelerator, "prepare_model", watched)
+    taught = teacher()
+    run = trainer(tmp_path, teacher=taught)
+    assert placed[id(taught)] == {"device_placement": True, "evaluation_mode": True}
+    assert not run.accelerator._models
+    run.train()
+    assert run.accelerator._models == [run.model_wrapped]
+
+
 def received(model: nn.Module) -> list[set[str]]:
     """The names of the inputs of every forward pass."""
     names: list[set[str]] = []
@@ -147,6 +168,15 @@ def test_teachers_get_the_columns_that_only_they_name(tmp_path: Path) -> None:
     assert taught_with == [{"input_ids", "attention_mask", "token_type_ids"}] * 2
     assert {frozenset(names) for names in seen} == {frozenset({"input_ids", "attention_mask"})}
     assert len(seen) == 3
+
+
+def test_teachers_do_not_get_columns_that_they_do_not_name(tmp_path: Path) -> None:
+    """A column of the student's alone is an unknown argument, or an option of another meaning."""
+    rows = [{**one, "token_type_ids": torch.ones_like(one["input_ids"])} for one in examples(8)]
+    taught = teacher(family="DistilBert")
+    taught_with = received(taught)
+    trainer(tmp_path, teacher=taught, train_dataset=rows).train()
+    assert taught_with == [{"input_ids", "attention_mask"}] * 2
 
 
 def test_teachers_of_another_task_do_not_see_the_labels(tmp_path: Path) -> None:

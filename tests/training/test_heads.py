@@ -80,6 +80,15 @@ def test_equal_widths_need_no_projection(tmp_path: Path) -> None:
     assert projections(relations) == {}
 
 
+def test_a_wider_student_is_projected_too(tmp_path: Path) -> None:
+    """A projection that is only built upwards leaves a wider student to an error of shapes."""
+    run = trainer(tmp_path, teacher=teacher(hidden_size=16), objectives=HIDDEN)
+    run.train()
+    shapes = {tuple(weight.shape) for name, weight in projections(run).items() if "weight" in name}
+    assert shapes == {(16, 32)}
+    assert all(logged(run, "loss_hidden"))
+
+
 def test_initialisation_is_seeded_and_leaves_the_random_state_alone() -> None:
     """Heads drawn from the global generator shift the order of data of every run that has them."""
     state = torch.get_rng_state()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_distill.objectives import CrossEntropy, HiddenMSE, InfoNCE, KLDivergence
 from hf_distill.objectives.base import Objective, Pairs
@@ -64,6 +65,29 @@ def test_gradient_norms_change_no_training(tmp_path: Path) -> None:
         weights.append(run.model.state_dict())
         assert bool(logged(run, "gradient_norm_kl")) == norms
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often a tensor's number is read: each time, an accelerator is waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_more_terms_are_not_waited_for_more_often(tmp_path: Path) -> None:
+    """A library that reads every term in every step stops the accelerator once for each."""
+    counts = []
+    for objectives in ({"kl": MIXED["kl"]}, MIXED):
+        run = trainer(tmp_path, objectives=objectives, max_steps=3, logging_steps=3)
+        with Reads() as reads:
+            run.train()
+        counts.append(reads.count)
+    assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.parametrize(
