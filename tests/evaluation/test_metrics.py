@@ -117,6 +117,13 @@ def test_tagging_leaves_padding_out(chosen: bool) -> None:
     }
 
 
+def test_entities_end_with_their_sentence() -> None:
+    """Sentences scored as one long text join an entity at the end to the next one's beginning."""
+    labels, answers = np.array([[1, 2], [2, 0]]), np.array([[1, 2], [0, 0]])
+    result = metrics.tagging_metrics(["O", "B-PER", "I-PER"])(_given(np.eye(3)[answers], labels))
+    assert (result["precision"], result["recall"]) == (1.0, 0.5)
+
+
 def test_tagging_refuses_other_names() -> None:
     """Names of another data set would shift every tag."""
     with pytest.raises(ValueError, match=r"label_names must name all 3 classes .* got 2 names"):

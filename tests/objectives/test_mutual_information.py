@@ -88,6 +88,15 @@ def test_alpha_0_is_tuba_and_with_baseline_e_nwj() -> None:
     torch.testing.assert_close(tuba(nwj, clamp=None), expected)
 
 
+def test_nwj_has_the_baseline_e() -> None:
+    """With another baseline it is still a bound, and still trains: a looser one of no name."""
+    scores = random_scores()
+    student = Signals(torch.ones(len(scores.positive), 1).bool(), scores={(1, 1): scores})
+    off = scores.negative.exp().masked_fill(~scores.real, 0).sum(-1) / 5
+    found = NWJ(clamp=80.0).forward(student, student, ((1, 1),))
+    torch.testing.assert_close(found, off / math.e - scores.positive)
+
+
 def test_alpha_near_its_ends_is_what_it_is_at_them() -> None:
     """Log 0 at an end makes the bound jump, or NaN, just before it."""
     scores = random_scores()

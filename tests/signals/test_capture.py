@@ -116,6 +116,18 @@ def test_attention_probabilities_are_those_of_eager(family: str) -> None:
         assert not probabilities[1, :, :4, 4:].any(), "probabilities on padding must be 0."
 
 
+@pytest.mark.parametrize("family", MAPPED)
+def test_maps_are_those_before_dropout(family: str) -> None:
+    """A student's map after dropout is no distribution: zeros, and the rest twice as large."""
+    dropout = dict.fromkeys(("attention_probs_dropout_prob", "attention_dropout"), 0.5)
+    model = tiny.model(family, **dropout).train()
+    inputs = batch()
+    captured, _ = shown(model, demand(attention=[1, 2]), inputs)
+    for maps in captured.attention.values():
+        sums = maps.sum(-1).transpose(1, 2)[inputs["attention_mask"].bool()]
+        torch.testing.assert_close(sums, torch.ones_like(sums))
+
+
 @pytest.mark.parametrize("family", SCORED)
 def test_attention_scores_are_those_before_mask_and_softmax(family: str) -> None:
     """Scores without the scale, or masked already, are a target far from the student's."""
@@ -225,6 +237,24 @@ def test_projections_are_of_the_layer_input(family: str) -> None:
         strict=True,
     ):
         torch.testing.assert_close(part.transpose(1, 2).flatten(2), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "norm", "projection"),
+    [
+        ("ModernBert", "attn_norm", "attn.Wqkv"),
+        ("T5", "layer.0.layer_norm", "layer.0.SelfAttention.q"),
+    ],
+)
+def test_projections_are_of_the_normed_input(family: str, norm: str, projection: str) -> None:
+    """Projecting a layer's hidden states anew leaves out the norm that stands before attention."""
+    model = tiny.model(family)
+    captured, _ = shown(model, demand(hidden=[1], query=[2]))
+    layer = layers(model)[1]
+    states = layer.get_submodule(norm)(captured.hidden[1])
+    query = captured.query[2].transpose(1, 2).flatten(2)
+    expected = layer.get_submodule(projection)(states)[..., : query.shape[-1]]
+    torch.testing.assert_close(query, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

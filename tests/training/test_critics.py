@@ -48,8 +48,36 @@ def test_scores_are_inner_products_of_what_both_sides_become(kind: str) -> None:
 
 def test_normalised_scores_are_cosines() -> None:
     """Inner products with a temperature for cosines are off by the length of the states."""
-    found = critic(normalize=True).score(0, *states(), MASK)
-    assert found.negative.abs().max() <= 1 + 1e-6
+    made = critic(normalize=True)
+    found = made.score(0, *states(), MASK)
+    left, right = (
+        side(pooled(shown, MASK, "mean")[0])
+        for side, shown in zip((made.student, made.teacher), states(), strict=True)
+    )
+    expected = torch.cosine_similarity(left.unsqueeze(1), right[:2].unsqueeze(0), dim=-1)
+    torch.testing.assert_close(found.negative, expected)
+    torch.testing.assert_close(found.positive[:2], expected.diagonal())
+
+
+def test_baseline_is_of_the_students_state() -> None:
+    """The bound conditions on the student: a baseline of the teacher's state is a looser one."""
+    torch.manual_seed(0)
+    made = LearntCritic(Critic(**SMALL), ((1, 1),), 6, 6, baseline=True)
+    (mine, _), (theirs, _) = states(0), states(1)
+    found = made.score(0, mine, theirs, MASK)
+    assert made.baseline is not None
+    expected = made.baseline(pooled(mine, MASK, "mean")[0]).squeeze(-1)
+    torch.testing.assert_close(found.baseline, expected)
+
+
+def test_autocast_leaves_scores_alone() -> None:
+    """Exponentials of scores in half precision lose a bound's digits, or overflow."""
+    made = critic(baseline=True)
+    expected = made.score(0, *states(), MASK)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = made.score(0, *states(), MASK)
+    for name in ("positive", "negative", "baseline"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
 
 
 def test_tokens_are_negatives_of_each_other_up_to_a_bound() -> None:
