@@ -56,7 +56,9 @@ def test_sigmoid_kl_keeps_the_size_of_its_gradient() -> None:
         torch.autograd.grad(sigmoid_kl(student, teacher, temperature).sum(), student)[0]
         for temperature in (50.0, 500.0)
     )
-    torch.testing.assert_close(near, far, rtol=0.2, atol=0.01)
+    size = far.norm()
+    torch.testing.assert_close(near / size, far / size, rtol=0.2, atol=0.02)
+    assert size > 0.1
 
 
 def test_sigmoid_kl_is_finite_for_certain_classes() -> None:
