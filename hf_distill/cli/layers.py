@@ -195,11 +195,14 @@ def _verdicts(student: Side, teacher: Side, chosen: Any) -> Iterator[dict[str, s
 
 def _fit(objective: Any, mapping: Any, student: Side, teacher: Side) -> str:
     """How an objective compares the two; ValueError where it cannot."""
-    from hf_distill.mapping import resolve
+    from hf_distill.mapping import period, resolve
+    from hf_distill.objectives.mixture import Mixture, Term
     from hf_distill.signals.signals import LAYERED
     from hf_distill.training.defaults import compares_embeddings
 
-    resolve(mapping, student.layers, teacher.layers, embeddings=compares_embeddings(objective))
+    embeddings = compares_embeddings(objective)
+    pairs = resolve(mapping, student.layers, teacher.layers, embeddings=embeddings)
+    Mixture({type(objective).__name__: Term(1.0, objective, pairs, period(mapping) or 0)})
     for side in (student, teacher):
         hidden = objective.needs.intersection(LAYERED) - side.shows
         if side.shape is not None and hidden:

@@ -25,6 +25,13 @@ class Shape:
     layers: int
     width: int
     heads: int
+    channels: int = 0
+    """Of all attention heads together; 0: as many as the width."""
+
+    @property
+    def attention_width(self) -> int:
+        """Of queries, keys and values, all heads side by side."""
+        return self.channels or self.width
 
 
 ALL_PROBLEMS: frozenset[Problem] = frozenset({"single_label", "multi_label", "regression"})

@@ -23,7 +23,8 @@ def mutual_information(scores: Scores, alpha: float, exact: bool = False) -> Ten
     """I_alpha: 1 + E[f - log a] - E[exp(f) / a], a = alpha m + (1 - alpha) q, m a mean of exp(f).
 
     alpha 1 is InfoNCE (low variance, at most log(K + 1)), alpha 0 is TUBA with the baseline q, and
-    NWJ where log q is 1. Between them it is at most 1 + log(K / alpha).
+    NWJ where log q is 1. Between them it is at most 1 + log((K + 1) / alpha); in the exact form
+    1 + log(K / alpha).
 
     Args:
         scores: Of the critic, see `Scores`.

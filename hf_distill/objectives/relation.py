@@ -155,12 +155,13 @@ class MiniLMv2(Objective):
     def check(self, student: Shape, teacher: Shape) -> None:
         """Raise ValueError unless the relation heads divide both widths."""
         heads = self.relation_heads or teacher.heads
-        common = math.gcd(student.width, teacher.width)
+        ours, theirs = student.attention_width, teacher.attention_width
+        common = math.gcd(ours, theirs)
         if common % heads:
             nearest = max(number for number in range(1, heads) if common % number == 0)
             raise ValueError(
-                f"relation_heads must divide the widths of student ({student.width}) and teacher "
-                f"({teacher.width}), got {self.relation_heads!r} (that is {heads}). "
+                f"relation_heads must divide the widths of student ({ours}) and teacher "
+                f"({theirs}), got {self.relation_heads!r} (that is {heads}). "
                 f"Choose a divisor of {common}, such as {nearest}."
             )
 

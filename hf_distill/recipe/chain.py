@@ -1,8 +1,7 @@
 """A chain of teacher assistants: one recipe, taken apart into ordinary ones.
 
 The teacher teaches the first assistant, each assistant the next, and the last one the student
-(Mirzadeh et al.: Improved Knowledge Distillation via Teacher Assistant. 2019. arXiv:1902.03393;
-MiniLM, arXiv:2002.10957, takes an assistant of the teacher's depth and the student's width).
+(Mirzadeh et al.: Improved Knowledge Distillation via Teacher Assistant. 2019. arXiv:1902.03393).
 """
 
 from __future__ import annotations

@@ -60,7 +60,10 @@ def shape_of(model: nn.Module) -> Shape:
 
 def shape_in(config: Any) -> Shape:
     """The same, in a config."""
-    return Shape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
+    heads = config.num_attention_heads
+    # T5's heads are as wide as its config says, whatever the model's width.
+    channels = heads * getattr(config, "d_kv", 0)
+    return Shape(config.num_hidden_layers, config.hidden_size, heads, channels)
 
 
 def check_pair(
