@@ -25,6 +25,7 @@ from hf_distill.signals.signals import LAYERED, Problem
 Objectives = Mapping[str, tuple[Number, Objective]]
 LayerMapping = str | Sequence[tuple[int, int]] | Mapping[str, str | Sequence[tuple[int, int]]]
 
+_HIDDEN_WEIGHT = 10.0
 TASK = "task"
 """The name of the term on gold labels."""
 
@@ -39,7 +40,12 @@ def task_objective(problem: Problem, label_smoothing: float = 0.0) -> Objective:
 
 
 def default_objectives(
-    head: Head, *, labelled: bool, teaches_logits: bool, label_smoothing: float = 0.0
+    head: Head,
+    *,
+    labelled: bool,
+    teaches_logits: bool,
+    same_width: bool,
+    label_smoothing: float = 0.0,
 ) -> dict[str, tuple[float, Objective]]:
     """The mixture for one head.
 
@@ -47,12 +53,17 @@ def default_objectives(
         head: The student's.
         labelled: Whether the training examples have gold labels.
         teaches_logits: Whether the teacher has the same kind of head.
+        same_width: Whether student and teacher are equally wide.
         label_smoothing: For the gold labels' cross-entropy.
     """
-    terms: dict[str, tuple[float, Objective]] = {"hidden": (1.0, HiddenMSE())}
     if isinstance(head, Headless):
         # A low temperature would look at each sentence's nearest neighbours only.
-        return {**terms, "similarity": (4.0, SimilarityKL(temperature=0.2))}
+        return {"hidden": (1.0, HiddenMSE()), "similarity": (4.0, SimilarityKL(temperature=0.2))}
+    # Hidden states may pull as hard as logits where they are compared as they are; through a
+    # projection, which must be learnt first, that costs more than it gives (docs/objectives.md).
+    terms: dict[str, tuple[float, Objective]] = {
+        "hidden": (_HIDDEN_WEIGHT if same_width else 1.0, HiddenMSE())
+    }
     if teaches_logits:
         distil: dict[Problem, tuple[str, Objective]] = {
             "single_label": ("kl", KLDivergence(temperature=2.0)),

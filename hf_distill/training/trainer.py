@@ -104,7 +104,7 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
         self.head: Head = head_of(model)
         self._teaching = Teaching(teacher, model, self.head)
         if objectives is None:
-            objectives = self._usual_objectives(args, given)
+            objectives = self._usual_objectives(model, args, given)
         shapes = shape_of(model), self._teaching.shape(objectives)
         self.mixture = build_mixture(objectives, layer_mapping, *shapes)
         self._teaching.check(self.mixture, given.get("processing_class"))
@@ -131,12 +131,15 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
         self._term_log = TermLog()
         self._step_begins = False
 
-    def _usual_objectives(self, args: TrainingArguments, given: Mapping[str, Any]) -> Objectives:
+    def _usual_objectives(
+        self, model: nn.Module, args: TrainingArguments, given: Mapping[str, Any]
+    ) -> Objectives:
         dataset, collator = given.get("train_dataset"), given.get("data_collator")
         usual = default_objectives(
             self.head,
             labelled=has_labels(dataset, self.head, collator),
             teaches_logits=self._teaching.teaches_logits(),
+            same_width=shape_of(model).width == self._teaching.shape({}).width,
             label_smoothing=args.label_smoothing_factor,
         )
         return self._teaching.usual(usual)

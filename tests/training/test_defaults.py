@@ -64,6 +64,15 @@ def test_a_teacher_of_another_head_shows_hidden_states_only(tmp_path: Path) -> N
     assert terms(run) == {"hidden", "task"}
 
 
+@pytest.mark.parametrize(("width", "weight"), [(48, 10.0), (32, 1.0)], ids=["equal", "projected"])
+def test_hidden_states_pull_harder_where_they_are_compared_as_they_are(
+    width: int, weight: float, tmp_path: Path
+) -> None:
+    """Through a projection that is still random, a heavy term costs a small student its score."""
+    run = trainer(tmp_path, model=student(hidden_size=width))
+    assert run.mixture.terms["hidden"].weight == weight
+
+
 def test_a_collator_that_masks_makes_labels(tmp_path: Path) -> None:
     """Masked language modelling has no label column: its task term would be left out."""
     head = head_of(student(MASKED))
