@@ -59,16 +59,21 @@ def report(results: Results, wanted: Sequence[Cell], machines: Sequence[str]) ->
 
 
 def _over_all(results: Results) -> str:
-    """Every task and student together: the differences alone can be averaged."""
+    """What ran in every setting that has been begun, taken together: differences can be averaged.
+
+    A condition that was spared the hard tasks would stand above the others.
+    """
+    begun = {(cell.task, cell.student) for cell in results}
     rows = []
     for name in CONDITIONS:
+        mine = {(cell.task, cell.student) for cell in results if cell.condition == name}
         against = [paired(results, name, other) for other in (CONTROL, LOGITS)]
-        if any(against):
+        if mine == begun and any(against):
             shown = [_shown(gaps) for gaps in against]
             pairs = ", ".join(str(len(gaps)) for gaps in against)
             rows.append(f"| {name} | {shown[0]} | {shown[1]} | {pairs} |")
     head = [
-        "| all tasks | minus labels | minus labels + logits | pairs |",
+        f"| all {len(begun)} settings | minus labels | minus labels + logits | pairs |",
         "| --- | ---: | ---: | ---: |",
     ]
     return "\n".join([*head, *rows]) if rows else ""
@@ -116,9 +121,12 @@ def _shown(gaps: Sequence[float]) -> str:
 def _left_out(left: Sequence[Cell], wanted: int) -> str:
     if not left:
         return f"All {wanted} runs of the grid are finished."
-    named: dict[str, list[str]] = {}
+    seeds: dict[tuple[str, str], list[int]] = {}
     for cell in left:
-        named.setdefault(cell.condition, []).append(f"{cell.task} {cell.student} {cell.seed}")
-    listed = [f"- {name}: {', '.join(each)}" for name, each in named.items()]
-    first = f"Left out: {len(left)} of {wanted} runs (task, student, seed)."
+        seeds.setdefault((f"{cell.task} {cell.student}", cell.condition), []).append(cell.seed)
+    named: dict[str, list[str]] = {}
+    for (setting, condition), missing in seeds.items():
+        named.setdefault(f"{setting}, seed {', '.join(map(str, missing))}", []).append(condition)
+    listed = [f"- {setting}: {'; '.join(each)}" for setting, each in named.items()]
+    first = f"Left out: {len(left)} of {wanted} runs."
     return "\n".join([first, "", *listed])

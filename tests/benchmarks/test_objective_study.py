@@ -146,5 +146,5 @@ def test_a_report_says_what_it_lacks() -> None:
     text = report(results, [CELL, taught, replace(taught, seed=2)], ["one machine"])
     assert "| labels + logits | 90.0 | +0.0 |  | 1 |  | 10 |" in text
     assert "Left out: 1 of 3 runs" in text
-    assert "- labels + logits: trec L3-H384 2" in text
+    assert "- trec L3-H384, seed 2: labels + logits" in text
     assert set(CONDITIONS) > {CONTROL, LOGITS}
