@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import Trainer
 
 from hf_distill.architectures import base_model, decoder_layers, plain_model
@@ -38,21 +38,42 @@ def model_facts(model: Any, adapters: Sequence[str] | None = None) -> ModelFacts
         adapters: Those of a PEFT model that are counted; the active one without.
     """
     config = base_model(model).config
-    silent = silent_adapters(model, adapters)
-    kept = [
-        value
-        for key, value in model.state_dict(keep_vars=True).items()
-        if not key.startswith(f"{NAME}.") and silent.isdisjoint(key.split("."))
-    ]
-    unique = {id(value): value for value in kept}.values()
     return ModelFacts(
-        parameters=sum(value.numel() for value in unique if isinstance(value, nn.Parameter)),
-        megabytes=sum(value.numel() * value.element_size() for value in unique) / 1e6,
+        **_sizes(_tensors(model, adapters)),
         layers=config.num_hidden_layers,
         decoder_layers=decoder_layers(model) or None,
         width=config.hidden_size,
         heads=config.num_attention_heads,
     )
+
+
+def joint_facts(models: Sequence[tuple[Any, Sequence[str] | None]]) -> ModelFacts:
+    """Sizes of several models together, with their adapters as in `model_facts`.
+
+    A base that they share is counted once.
+    """
+    held: dict[int, Tensor] = {}
+    for model, adapters in models:
+        held |= _tensors(model, adapters)
+    return ModelFacts(**_sizes(held))
+
+
+def _tensors(model: Any, adapters: Sequence[str] | None) -> dict[int, Tensor]:
+    """What is saved of a model, each tensor once."""
+    silent = silent_adapters(model, adapters)
+    return {
+        id(value): value
+        for key, value in model.state_dict(keep_vars=True).items()
+        if not key.startswith(f"{NAME}.") and silent.isdisjoint(key.split("."))
+    }
+
+
+def _sizes(tensors: Mapping[int, Tensor]) -> dict[str, Any]:
+    held = tensors.values()
+    return {
+        "parameters": sum(value.numel() for value in held if isinstance(value, nn.Parameter)),
+        "megabytes": sum(value.numel() * value.element_size() for value in held) / 1e6,
+    }
 
 
 def card_head(head: Head) -> Any:

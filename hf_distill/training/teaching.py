@@ -12,7 +12,6 @@ from torch import nn
 from hf_distill.architectures import plain_model
 from hf_distill.objectives.base import Objective, Shape
 from hf_distill.objectives.mixture import Mixture
-from hf_distill.release.card import ModelFacts
 from hf_distill.release.names import shown_name
 from hf_distill.signals.head import Head, head_of
 from hf_distill.signals.signals import LAYERED, Demand
@@ -59,15 +58,15 @@ class Teaching:
             return objectives
         return {name: term for name, term in objectives.items() if not _layered(term[1])}
 
-    def shape(self, objectives: Objectives) -> Shape:
-        """The shape of the teacher whose layers are compared.
+    @property
+    def shape(self) -> Shape:
+        """The shape of the teacher whose layers are compared, if any are."""
+        return shape_of(self._models[self._lead or 0])
 
-        Raises:
-            ValueError: Several teachers cannot serve these objectives.
-        """
+    def check_objectives(self, objectives: Objectives) -> None:
+        """Raise ValueError where several teachers cannot serve these objectives."""
         if self._ensemble is not None:
             check_together(objectives, self._lead)
-        return shape_of(self._models[self._lead or 0])
 
     def teaches_logits(self) -> bool:
         """Whether all teachers have the student's kind of head."""
@@ -135,17 +134,11 @@ class Teaching:
         """The fields of `CardFacts` that are about the teachers."""
         pairs = list(zip(self._named, self._models, strict=True))
         names = [_name(one, model) for one, model in pairs]
-        sizes = [_size(one, model) for one, model in pairs]
+        counted = [(model, _adapters(one)) for one, model in pairs]
         if self._ensemble is None:
-            return {"teacher_name": names[0], "teacher": sizes[0]}
-        return {
-            "teacher_name": described(self._ensemble, names),
-            "teachers": names,
-            "teacher": ModelFacts(
-                parameters=sum(each.parameters for each in sizes),
-                megabytes=sum(each.megabytes or 0 for each in sizes),
-            ),
-        }
+            return {"teacher_name": names[0], "teacher": card.model_facts(*counted[0])}
+        name = described(self._ensemble, names)
+        return {"teacher_name": name, "teachers": names, "teacher": card.joint_facts(counted)}
 
     def _model(self, named: Any) -> nn.Module:
         if isinstance(named, Adapter):
@@ -229,7 +222,8 @@ def _name(named: Any, model: nn.Module) -> str:
     return f"{name} without adapters" if named.name is None else f"{name} with {named.name}"
 
 
-def _size(named: Any, model: nn.Module) -> ModelFacts:
+def _adapters(named: Any) -> list[str] | None:
+    """The adapters by which a teacher speaks; None where it is a model of its own."""
     if not isinstance(named, Adapter):
-        return card.model_facts(model)
-    return card.model_facts(model, adapters=[] if named.name is None else [named.name])
+        return None
+    return [] if named.name is None else [named.name]

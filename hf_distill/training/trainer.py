@@ -105,7 +105,8 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
         self._teaching = Teaching(teacher, model, self.head)
         if objectives is None:
             objectives = self._usual_objectives(model, args, given)
-        shapes = shape_of(model), self._teaching.shape(objectives)
+        self._teaching.check_objectives(objectives)
+        shapes = shape_of(model), self._teaching.shape
         self.mixture = build_mixture(objectives, layer_mapping, *shapes)
         self._teaching.check(self.mixture, given.get("processing_class"))
         self._task_objective = task_objective(self.head.problem, args.label_smoothing_factor)
@@ -139,7 +140,7 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
             self.head,
             labelled=has_labels(dataset, self.head, collator),
             teaches_logits=self._teaching.teaches_logits(),
-            same_width=shape_of(model).width == self._teaching.shape({}).width,
+            same_width=shape_of(model).width == self._teaching.shape.width,
             label_smoothing=args.label_smoothing_factor,
         )
         return self._teaching.usual(usual)

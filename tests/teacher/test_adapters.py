@@ -278,6 +278,13 @@ def test_adapters_teach_together(tmp_path: Path) -> None:
     expert, other = (alone(name)(**batch).logits.softmax(-1) for name in ("expert", "other"))
     torch.testing.assert_close(shown.softmax(-1), 0.75 * expert + 0.25 * other)
     run.train()
+    facts = run.describe()
+    assert facts.teacher_name == (
+        "the mean weighted 3, 1 of BertForSequenceClassification with expert and "
+        "BertForSequenceClassification with other"
+    )
+    single = trainer(tmp_path, model=adapted("expert"), teacher=Adapter("expert")).describe()
+    assert facts.teacher.parameters < 1.5 * single.teacher.parameters, "one base, counted once"
     saved = tmp_path / "saved"
     run.save_model(str(saved))
     assert not [path for path in saved.iterdir() if path.is_dir()]
