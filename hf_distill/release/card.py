@@ -141,8 +141,14 @@ def _term(term: TermFacts) -> dict[str, str]:
         "Objective": term.objective,
         "Weight": f"{term.weight:g}" if isinstance(term.weight, float) else term.weight,
         "Settings": settings,
-        "Layers (student → teacher)": ", ".join(f"{here} → {there}" for here, there in term.pairs),
+        "Layers (student → teacher)": _pairs(term),
     }
+
+
+def _pairs(term: TermFacts) -> str:
+    if term.renewed_every:
+        return f"all, by the earth mover's plan, anew every {term.renewed_every} steps"
+    return ", ".join(f"{here} → {there}" for here, there in term.pairs)
 
 
 def _training(training: TrainingFacts) -> str:

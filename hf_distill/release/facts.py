@@ -82,6 +82,8 @@ class TermFacts(Facts):
     settings: Annotated[dict[str, Any], BeforeValidator(cleaned)] = {}
     pairs: list[tuple[NonNegativeInt, NonNegativeInt]] = []
     """(student layer, teacher layer), counted from 1."""
+    renewed_every: NonNegativeInt = 0
+    """Steps between two earth mover's plans that weigh the pairs; 0: they count alike."""
     citation: Text = ""
 
 

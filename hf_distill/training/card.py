@@ -95,6 +95,7 @@ def term_facts(mixture: Mixture) -> list[TermFacts]:
             weight=str(term.weight) if isinstance(term.weight, Schedule) else term.weight,
             settings=term.objective.settings(),
             pairs=list(term.pairs),
+            renewed_every=term.renewed_every,
             citation=term.objective.citation,
         )
         for name, term in mixture.terms.items()

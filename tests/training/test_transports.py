@@ -108,3 +108,12 @@ def test_micro_batches_of_a_step_share_a_plan(tmp_path: Path) -> None:
     run._heads.transports.renew = lambda *args: calls.append(args[0]) or renew(*args)
     run.train()
     assert calls == [0]
+
+
+def test_a_card_says_that_pairs_are_weighed(tmp_path: Path) -> None:
+    """All pairs, listed as if they counted alike, tell another training than the one that was."""
+    run = trainer(tmp_path, objectives=HIDDEN, layer_mapping="emd-7")
+    run.create_model_card()
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "all, by the earth mover's plan, anew every 7 steps" in card
+    assert "1 → 4" not in card
