@@ -30,6 +30,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 
 def main() -> None:
+    """Run what is missing of the study, and report."""
     options = _options()
     limited = f"-limit{options.limit}" if options.limit else ""
     named = f"{options.examples}x{options.epochs}-{options.precision}{limited}"

@@ -50,6 +50,7 @@ HEADER = (
 
 
 def main() -> int:
+    """Compare what is installed, and report."""
     options = _options()
     # Before any of them is imported.
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")

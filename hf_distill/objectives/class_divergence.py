@@ -18,7 +18,7 @@ from torch import Tensor
 from hf_distill.objectives.base import Pairs
 from hf_distill.objectives.divergence import kl, log_mixture
 from hf_distill.objectives.prediction import Prediction, logits_of, softened
-from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.schedule import Number, fixed
 from hf_distill.objectives.settings import check_count, check_number, check_temperature
 from hf_distill.signals.signals import Problem, Signals
 
@@ -126,7 +126,7 @@ class ClassDivergence(Prediction):
 
     def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:
         """[*R]."""
-        temperature = number_at(self.temperature, 0)
+        temperature = fixed(self.temperature)
         return self.compare(logits_of(student), logits_of(teacher), temperature)
 
     @abstractmethod
@@ -218,7 +218,7 @@ class SkewedKL(ClassDivergence):
 
     def compare(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         """Logits [*R, C] twice -> [*R]."""
-        return skewed_kl(student, teacher, temperature, self.top_k, number_at(self.skew, 0))
+        return skewed_kl(student, teacher, temperature, self.top_k, fixed(self.skew))
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class JensenShannon(ClassDivergence):
 
     def compare(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         """Logits [*R, C] twice -> [*R]."""
-        return jensen_shannon(student, teacher, temperature, self.top_k, number_at(self.beta, 0))
+        return jensen_shannon(student, teacher, temperature, self.top_k, fixed(self.beta))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize as unit_length
 
 from hf_distill.objectives.divergence import log_probabilities
 from hf_distill.objectives.precision import products, wide_pair
-from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.schedule import Number, fixed
 from hf_distill.objectives.sentence import AmongSentences
 from hf_distill.objectives.settings import check_temperature
 
@@ -64,4 +64,4 @@ class HiddenInfoNCE(AmongSentences):
 
     def compare(self, student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
         """[B]."""
-        return hidden_info_nce(student, teacher, real, number_at(self.temperature, 0))
+        return hidden_info_nce(student, teacher, real, fixed(self.temperature))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_distill.objectives.base import Pairs
 from hf_distill.objectives.prediction import Prediction, logits_of, softened
-from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.schedule import Number, fixed
 from hf_distill.objectives.settings import check_number, check_temperature
 from hf_distill.signals.signals import Problem, Signals
 
@@ -114,7 +114,7 @@ class DIST(Prediction):
     def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:
         """[*R]."""
         temperature, beta, gamma = (
-            number_at(setting, 0) for setting in (self.temperature, self.beta, self.gamma)
+            fixed(setting) for setting in (self.temperature, self.beta, self.gamma)
         )
         counted = student.counted("row")
         return correlation_distance(

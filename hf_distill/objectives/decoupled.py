@@ -11,7 +11,7 @@ from hf_distill.objectives.base import Objective, Pairs
 from hf_distill.objectives.divergence import gathered, kl, without
 from hf_distill.objectives.gold import gold_classes
 from hf_distill.objectives.prediction import labels_of, logits_of, softened
-from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.schedule import Number, fixed
 from hf_distill.objectives.settings import check_number, check_temperature
 from hf_distill.signals.signals import Problem, Signals, Unit
 
@@ -79,7 +79,7 @@ class DecoupledKD(Objective):
     def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:
         """[*R]."""
         temperature, alpha, beta = (
-            number_at(setting, 0) for setting in (self.temperature, self.alpha, self.beta)
+            fixed(setting) for setting in (self.temperature, self.alpha, self.beta)
         )
         gold = gold_classes(labels_of(student), student.counted("label"))
         return decoupled_kd(logits_of(student), logits_of(teacher), gold, temperature, alpha, beta)

@@ -12,7 +12,7 @@ from hf_distill.objectives.base import Objective, Pairs
 from hf_distill.objectives.divergence import log_probabilities
 from hf_distill.objectives.precision import wide_pair, widened
 from hf_distill.objectives.prediction import is_padding, labels_of, logits_of
-from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.schedule import Number, fixed
 from hf_distill.objectives.settings import check_number
 from hf_distill.signals.signals import Problem, Signals, Unit
 
@@ -85,7 +85,7 @@ class CrossEntropy(_Gold):
 
     def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:
         """[*R]."""
-        smoothing = number_at(self.label_smoothing, 0)
+        smoothing = fixed(self.label_smoothing)
         labelled = student.counted("label")
         return cross_entropy(logits_of(student), labels_of(student), labelled, smoothing)
 

@@ -11,7 +11,7 @@ from hf_distill.objectives.base import Pairs
 from hf_distill.objectives.divergence import bernoulli_kl
 from hf_distill.objectives.precision import wide_pair
 from hf_distill.objectives.prediction import Prediction, are_classes, logits_of
-from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.schedule import Number, fixed
 from hf_distill.objectives.settings import check_temperature
 from hf_distill.signals.signals import Problem, Signals
 
@@ -71,5 +71,5 @@ class SigmoidKL(Prediction):
 
     def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:
         """[*R]."""
-        temperature = number_at(self.temperature, 0)
+        temperature = fixed(self.temperature)
         return sigmoid_kl(logits_of(student), logits_of(teacher), temperature)

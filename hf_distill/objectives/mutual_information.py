@@ -15,7 +15,7 @@ from hf_distill.objectives.bounds import jensen_shannon, mutual_information, tub
 from hf_distill.objectives.critic import Critic
 from hf_distill.objectives.precision import widened
 from hf_distill.objectives.reduce import mean_over_pairs
-from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.schedule import Number, fixed
 from hf_distill.objectives.settings import check_flag, check_number, check_temperature
 from hf_distill.signals.signals import Scores, Signals, Unit
 
@@ -61,7 +61,7 @@ class _Bound(Objective):
         """[*N], in nats."""
 
     def _tempered(self, scores: Scores) -> Scores:
-        temperature = number_at(self.temperature, 0)
+        temperature = fixed(self.temperature)
         return replace(
             scores,
             positive=widened(scores.positive) / temperature,
@@ -108,7 +108,7 @@ class MIAlpha(_Bound):
 
     def bound(self, scores: Scores) -> Tensor:
         """[*N]."""
-        return mutual_information(scores, number_at(self.alpha, 0), self.exact)
+        return mutual_information(scores, fixed(self.alpha), self.exact)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class TUBA(_Unnormalised):
 
     def bound(self, scores: Scores) -> Tensor:
         """[*N]."""
-        return tuba(scores, number_at(self.clamp, 0))
+        return tuba(scores, fixed(self.clamp))
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class NWJ(_Unnormalised):
     def bound(self, scores: Scores) -> Tensor:
         """[*N]."""
         with_e = replace(scores, baseline=torch.ones_like(scores.baseline))
-        return tuba(with_e, number_at(self.clamp, 0))
+        return tuba(with_e, fixed(self.clamp))
 
 
 @dataclass(frozen=True)

@@ -78,3 +78,17 @@ def extremes(value: Number) -> tuple[float, ...]:
 def number_at(value: Number, progress: float) -> float:
     """The number at a progress between 0 and 1."""
     return value.at(progress) if isinstance(value, Schedule) else value
+
+
+def fixed(value: Number) -> float:
+    """The number of a setting, for the mathematics: `Objective.at` has resolved its schedule.
+
+    Raises:
+        ValueError: It has not; to go on with the schedule's first number would tell nobody.
+    """
+    if isinstance(value, Schedule):
+        raise ValueError(
+            f"settings must be numbers when values are compared, got {value!r}. Take the objective "
+            "at some progress first: objective.at(progress)."
+        )
+    return value

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize as unit_length
 
 from hf_distill.objectives.divergence import kl, log_probabilities
 from hf_distill.objectives.precision import products, widened
-from hf_distill.objectives.schedule import Number, number_at
+from hf_distill.objectives.schedule import Number, fixed
 from hf_distill.objectives.settings import check_temperature
 from hf_distill.objectives.states import PooledStates
 from hf_distill.signals.signals import Unit
@@ -157,4 +157,4 @@ class SimilarityKL(AmongSentences):
 
     def compare(self, student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
         """[B]."""
-        return similarity_kl(student, teacher, real, number_at(self.temperature, 0))
+        return similarity_kl(student, teacher, real, fixed(self.temperature))

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from hf_distill.objectives import KLDivergence
-from hf_distill.objectives.schedule import Schedule, extremes, number_at
+from hf_distill.objectives.schedule import Schedule, extremes, fixed, number_at
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,10 @@ def test_both_ends_are_checked(end: float) -> None:
     """A temperature that falls to 0 divides by it in the last step of a long training."""
     with pytest.raises(ValueError, match="temperature must be a finite number > 0"):
         KLDivergence(Schedule(2.0, end))
+
+
+def test_a_schedule_that_nobody_resolved_is_refused() -> None:
+    """Taken at its first number, a schedule is a constant with a fine name."""
+    assert fixed(KLDivergence(Schedule(2.0, 1.0)).at(1.0).temperature) == 1.0
+    with pytest.raises(ValueError, match=r"settings must be numbers .* objective\.at\(progress\)"):
+        fixed(KLDivergence(Schedule(2.0, 1.0)).temperature)
