@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hf_distill.objectives.base import Shape
-from hf_distill.objectives.critic import Critic
 from hf_distill.objectives.mixture import Learnt, Mixture, Term
 from hf_distill.signals.capture import Features
 from hf_distill.signals.signals import Scores, Signals
@@ -61,13 +60,14 @@ class DistillationHeads(nn.Module):
             )
             self.critics = nn.ModuleList(
                 LearntCritic(
-                    term.objective.critic or Critic(),
+                    term.objective.critic,
                     term.pairs,
                     student_width,
                     teacher_width,
                     baseline=term.objective.learns_baseline,
                 )
                 for term in wanted.values()
+                if term.objective.critic is not None
             )
         self.transports = Transports(transports or {})
 
