@@ -23,9 +23,9 @@ import datasets
 import torch
 from objective_study.conditions import CONDITIONS, SETTINGS, Cell, cells
 from objective_study.report import report
-from objective_study.storage import open_study, trials, work
 from optuna import Study as Journal
 from optuna.trial import TrialState
+from studies.storage import open_study, trials, work
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 
@@ -36,7 +36,7 @@ def main() -> None:
     named = f"{options.examples}x{options.epochs}-{options.precision}{limited}"
     folder = options.out / named
     folder.mkdir(parents=True, exist_ok=True)
-    journal = open_study(folder)
+    journal = open_study(folder, "objectives")
     wanted = cells(options.seeds, options.tasks, options.conditions)
     if not options.report:
         set_verbosity_error()
@@ -66,7 +66,8 @@ def _options() -> argparse.Namespace:
 
 
 def _runner(options: argparse.Namespace, folder: Path) -> Any:
-    from objective_study.training import Study, machine_and_versions, run
+    from objective_study.training import Study, run
+    from studies.teachers import machine_and_versions
 
     study = Study(
         options.data, folder, options.examples, options.epochs, options.precision, options.limit

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from studies.tasks import TASKS, Task
 from transformers import AutoConfig
 
 from hf_distill.objectives import (
@@ -16,7 +17,6 @@ from hf_distill.objectives import (
     PKD,
     AttentionKL,
     AttentionScoresMSE,
-    CrossEntropy,
     DecoupledKD,
     HiddenCosine,
     HiddenInfoNCE,
@@ -24,15 +24,12 @@ from hf_distill.objectives import (
     HiddenMSE,
     InfoNCE,
     JensenShannon,
-    KLDivergence,
-    LogitMSE,
     MIAlpha,
     MiniLMv2,
     ReverseKL,
     RKDAngle,
     RKDDistance,
     SimilarityKL,
-    SquaredError,
     TokenGramMSE,
 )
 from hf_distill.objectives.base import Objective
@@ -41,41 +38,6 @@ from hf_distill.teacher.embedded import embedded_teacher
 from hf_distill.training.defaults import LayerMapping
 from hf_distill.training.pairing import shape_in
 
-
-@dataclass(frozen=True)
-class Task:
-    """One data set: a folder of <split>.parquet, and how an answer is scored."""
-
-    texts: tuple[str, ...]
-    label: str
-    scored: str
-    """The split that is measured on."""
-    metric: str = "accuracy"
-    max_length: int = 128
-
-    @property
-    def regression(self) -> bool:
-        """Whether the answer is a number."""
-        return self.metric == "spearmanr"
-
-    @property
-    def gold(self) -> Objective:
-        """The term on gold labels."""
-        return SquaredError() if self.regression else CrossEntropy()
-
-    @property
-    def logits(self) -> Objective:
-        """The term on the teacher's logits."""
-        return LogitMSE() if self.regression else KLDivergence(temperature=2.0)
-
-
-_PAIR = ("sentence1", "sentence2")
-TASKS: Mapping[str, Task] = {
-    "trec": Task(("text",), "coarse_label", scored="test", max_length=64),
-    "stsb": Task(_PAIR, "label", scored="validation", metric="spearmanr"),
-    "rte": Task(_PAIR, "label", scored="validation"),
-    "mrpc": Task(_PAIR, "label", scored="test"),
-}
 SETTINGS: tuple[tuple[str, str], ...] = (
     ("trec", "L3-H384"),
     ("stsb", "L3-H384"),

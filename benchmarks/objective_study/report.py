@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from scipy.stats import t as student_t
+from studies.tasks import TASKS
 
-from objective_study.conditions import CONDITIONS, CONTROL, LOGITS, SETTINGS, TASKS, Cell
+from objective_study.conditions import CONDITIONS, CONTROL, LOGITS, SETTINGS, Cell
 
 Results = Mapping[Cell, Mapping[str, Any]]
 """Cell -> score, teacher, seconds, weights: of the finished ones."""

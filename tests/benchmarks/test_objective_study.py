@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from objective_study import conditions
 from objective_study.conditions import CONDITIONS, CONTROL, LOGITS, Cell, beside, cells
-from objective_study.locks import locked
 from objective_study.report import difference, paired, report
-from objective_study.storage import open_study, trials, work
 from optuna import Study
 from optuna.trial import TrialState
+from studies.locks import locked
+from studies.storage import open_study, trials, work
 
 from hf_distill.objectives import HiddenMSE, KLDivergence
 
@@ -23,7 +23,7 @@ CELL = Cell("trec", "L3-H384", CONTROL, 1)
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    return open_study(tmp_path)
+    return open_study(tmp_path, "objectives")
 
 
 def _worked(study: Study, folder: Path, wanted: list[Cell], minutes: float = 1) -> list[Cell]:

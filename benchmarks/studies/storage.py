@@ -11,26 +11,39 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from objective_study.conditions import Cell
-from objective_study.locks import locked
+from studies.locks import locked
 
 Result = tuple[float, dict[str, Any]]
 """The score, and what else is to be remembered."""
 
 
-def open_study(folder: Path) -> optuna.Study:
-    """The study in a folder, new or as it was left."""
+class Cell(Protocol):
+    """One run of a study."""
+
+    @property
+    def name(self) -> str:
+        """As a file name, unlike any other cell's."""
+
+    def definition(self) -> dict[str, object]:
+        """What the run is, as JSON reads it back: where any of it changes, it is another run."""
+
+
+C = TypeVar("C", bound=Cell)
+
+
+def open_study(folder: Path, name: str) -> optuna.Study:
+    """The study of that name in a folder, new or as it was left."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
     return optuna.create_study(
-        storage=storage, study_name="objectives", direction="maximize", load_if_exists=True
+        storage=storage, study_name=name, direction="maximize", load_if_exists=True
     )
 
 
@@ -43,9 +56,9 @@ def trials(study: optuna.Study, cell: Cell, *states: TrialState) -> list[FrozenT
 
 def work(
     study: optuna.Study,
-    cells: Sequence[Cell],
+    cells: Sequence[C],
     folder: Path,
-    run: Callable[[Cell], Result],
+    run: Callable[[C], Result],
     minutes: float,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -69,7 +82,7 @@ def work(
                 say(f"{cell.name}: {_one(study, cell, run)}")
 
 
-def _one(study: optuna.Study, cell: Cell, run: Callable[[Cell], Result]) -> str:
+def _one(study: optuna.Study, cell: C, run: Callable[[C], Result]) -> str:
     for left in trials(study, cell, TrialState.RUNNING):
         study.tell(left.number, state=TrialState.FAIL)
     trial = study.ask()
