@@ -15,10 +15,13 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from hf_distill.architectures import architecture, base_model
-from hf_distill.student.config import Size, student_config
-from hf_distill.student.indices import IndexSets, choose
-from hf_distill.student.slicing import rescale_queries, slice_state
+from hf_distill.architectures import anatomy, base_model
+from hf_distill.student.choosing import choose
+from hf_distill.student.config import student_config
+from hf_distill.student.indices import IndexSets
+from hf_distill.student.scores import Importance
+from hf_distill.student.size import Size
+from hf_distill.student.slicing import Origin, Slicer, inner_name
 
 
 class Extraction(NamedTuple):
@@ -26,14 +29,17 @@ class Extraction(NamedTuple):
 
     model: PreTrainedModel
     indices: IndexSets
+    origins: tuple[Origin, ...]
+    """Where each of its tensors came from; of tensors that are tied, once."""
 
 
 def extract(
     teacher: PreTrainedModel,
     size: str | Mapping[str, int] | PretrainedConfig,
     *,
-    how: str = "magnitude",
+    how: str | Importance = "magnitude",
     layers: str | Sequence[int] = "uniform",
+    decoder_layers: str | Sequence[int] = "uniform",
     seed: int = 0,
     rescale_qk: bool = False,
     dropout: float | None = None,
@@ -46,30 +52,43 @@ def extract(
     Args:
         teacher: A transformers model, with or without a head. It is not changed.
         size: What `student_config` takes: "22M", "L3-H384", sizes by name, or a config.
-        how: `magnitude` (needs no data and no seed, hence the default), `stride` or `random`.
+        how: `magnitude` (needs no data and no seed, hence the default), `stride`, `random`, or
+            scores of the teacher's units, as `importance` gives (ETD-Impt).
         layers: `uniform`, `first`, `last`, or the teacher layers to copy, counted from 1.
+        decoder_layers: The same of a decoder beside the encoder.
         seed: For `random`.
         rescale_qk: Whether to make up for the smaller heads' scale, where heads are cut inside.
         dropout: The student's; the teacher's where it is None.
 
     Returns:
-        The student, in the teacher's dtype and on its device, and the index sets.
+        The student, in the teacher's dtype and on its device, the index sets, and where each
+        tensor came from.
 
     Raises:
         ValueError: The teacher's family or head cannot be cut, the size does not fit, or a name is
             unknown.
     """
     config = _config(teacher, size, layers, dropout)
-    indices = choose(teacher, config, how=how, layers=layers, seed=seed)
-    family = architecture(teacher.config)
-    state = slice_state(teacher.state_dict(), teacher.base_model_prefix, family, indices)
-    if rescale_qk:
-        ratio = Size.of(config).head_size / Size.of(teacher.config).head_size
-        rescale_queries(state, family, math.sqrt(ratio))
+    weights = {
+        inner_name(name, teacher.base_model_prefix): tensor
+        for name, tensor in teacher.state_dict().items()
+    }
+    indices = choose(
+        config,
+        teacher.config,
+        weights,
+        how=how,
+        layers=layers,
+        decoder_layers=decoder_layers,
+        seed=seed,
+    )
+    whole = Size.of(teacher.config)
+    ratio = Size.of(config).head_size / whole.head_size
+    rescaled = rescale_qk and anatomy(config).scaled
+    factor = math.sqrt(ratio) if rescaled else 1.0
     student = _blank(teacher, config, seed)
-    # Strict: a parameter that the slices leave out would stay random without a word.
-    student.load_state_dict(state, strict=True)
-    return Extraction(student, indices)
+    origins = Slicer(weights, whole, indices, query_factor=factor).fill(student)
+    return Extraction(student, indices, origins)
 
 
 def fresh(

@@ -1,23 +1,25 @@
-"""Which parts of the teacher a student is cut from: index sets, and how they are chosen."""
+"""Which parts of the teacher a student is cut from: index sets, kept beside a checkpoint."""
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from random import Random
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
+from pydantic import TypeAdapter, ValidationError
 
-from hf_distill.architectures import FFN, QUERY_KEY, VALUE, Axes, architecture, base_model
-from hf_distill.architectures import layers as layer_modules
-from hf_distill.student.config import Size
-from hf_distill.student.depth import source_layers
+from hf_distill.architectures.parts import (
+    CHANNEL,
+    CONTEXT,
+    FFN,
+    HEADS,
+    KEY,
+    QUERY,
+    VALUE,
+    cross,
+)
+from hf_distill.student.size import Size
 
 EXTRACTION_FILE = "extraction.json"
 
@@ -25,46 +27,119 @@ Indices = tuple[int, ...]
 
 
 @dataclass(frozen=True)
+class AttentionSets:
+    """What is kept of one attention.
+
+    Query and key share channels, as they meet in a dot product; so do the value's rows and the
+    output's columns.
+    """
+
+    heads: Indices
+    """Query heads."""
+    query_key: Indices
+    """Channels of keys, head after head; queries keep the same channels of their heads."""
+    value: Indices
+    """Channels of values, from the same heads; the output reads the same channels."""
+
+    def axes(self, teacher: Size) -> dict[str, Indices]:
+        """Axis -> what is kept of it.
+
+        Args:
+            teacher: Its heads say where each channel lies.
+        """
+        each, size = teacher.heads // teacher.groups, teacher.head_size
+
+        def of_queries(channels: Indices) -> Indices:
+            """The channels of the query heads that a choice of key or value channels means."""
+            return tuple(
+                head * size + channel % size
+                for head in self.heads
+                for channel in channels
+                if channel // size == head // each
+            )
+
+        return {
+            QUERY: of_queries(self.query_key),
+            KEY: self.query_key,
+            VALUE: self.value,
+            CONTEXT: of_queries(self.value),
+            HEADS: self.heads,
+            CHANNEL: tuple(
+                channel % size
+                for channel in self.query_key
+                if channel // size == self.query_key[0] // size
+            ),
+        }
+
+
+@dataclass(frozen=True)
+class LayerSets:
+    """What is kept of one layer."""
+
+    source: int
+    """The teacher's layer, from 1."""
+    ffn: Indices
+    """Feed-forward neurons."""
+    attention: AttentionSets
+    cross: AttentionSets | None = None
+    """Of a decoder's attention to the encoder."""
+
+    def axes(self, teacher: Size) -> dict[str, Indices]:
+        """Axis -> what is kept of it."""
+        found = {FFN: self.ffn, **self.attention.axes(teacher)}
+        if self.cross is not None:
+            found |= {cross(axis): kept for axis, kept in self.cross.axes(teacher).items()}
+        return found
+
+
+@dataclass(frozen=True)
 class IndexSets:
     """What is kept of a teacher. Layers are counted from 1, channels from 0; every set ascends.
 
     The hidden set is one for the whole model, since the residual stream adds layers coordinate by
-    coordinate; the others belong to one kept layer each (ETD, Chen et al. 2021). Query and key
-    share a set, as they meet in a dot product; so do the value's rows and the output's columns.
+    coordinate; the others belong to one kept layer each (ETD, Chen et al. 2021).
     """
 
-    layers: Indices
-    """The teacher layers copied: the m-th becomes student layer m."""
     hidden: Indices
     """Units of the residual stream."""
-    ffn: tuple[Indices, ...]
-    """Feed-forward neurons, for each kept layer."""
-    query_key: tuple[Indices, ...]
-    """Channels of queries and keys, head after head, for each kept layer."""
-    value: tuple[Indices, ...]
-    """Channels of values, from the same heads, for each kept layer."""
+    embedding: Indices
+    """Units of the embeddings: the same where no projection lies between."""
+    layers: tuple[LayerSets, ...]
+    """The m-th becomes student layer m; of layers that are one and the same (ALBERT), one."""
+    decoder: tuple[LayerSets, ...] = ()
+
+    @property
+    def sources(self) -> Indices:
+        """The teacher layers copied, of the encoder where there is a decoder."""
+        return tuple(layer.source for layer in self.layers)
 
     def to_json(self) -> str:
-        """The sets as JSON, one set to a line."""
-        lines = (f"  {json.dumps(name)}: {json.dumps(sets)}" for name, sets in asdict(self).items())
-        return "{\n" + ",\n".join(lines) + "\n}\n"
+        """The sets as JSON, one layer to a line."""
+        parts = {
+            "hidden": json.dumps(self.hidden),
+            "embedding": json.dumps(self.embedding),
+            "layers": _lines(self.layers),
+            "decoder": _lines(self.decoder),
+        }
+        return "{\n" + ",\n".join(f'  "{name}": {text}' for name, text in parts.items()) + "\n}\n"
 
     @classmethod
     def from_json(cls, text: str) -> IndexSets:
         """The sets that `to_json` wrote.
 
         Raises:
-            ValueError: The text is no JSON object of exactly these sets.
+            ValueError: The text holds no index sets.
         """
-        read = json.loads(text)
-        names = {field.name for field in fields(cls)}
-        if not isinstance(read, dict) or set(read) != names:
-            got = sorted(read) if isinstance(read, dict) else read
+        try:
+            found: IndexSets = TypeAdapter(cls).validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "the whole"
             raise ValueError(
-                f"{EXTRACTION_FILE} must hold {', '.join(sorted(names))}, got {got!r}. "
+                f"{EXTRACTION_FILE} must hold index sets, got a fault in {place}: {first['msg']}. "
                 "Extract the student again."
-            )
-        return cls(**{name: _tuples(sets) for name, sets in read.items()})
+            ) from error
+        return found
 
     def save(self, directory: str | Path) -> Path:
         """Write extraction.json into a checkpoint's directory; returns its path."""
@@ -84,112 +159,7 @@ class IndexSets:
         return cls.from_json((Path(directory) / EXTRACTION_FILE).read_text(encoding="utf-8"))
 
 
-def _tuples(value: Any) -> Any:
-    """JSON's lists as tuples."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-Choice = Callable[[int, Tensor, Random], Indices]
-"""(how many, a score for each candidate [n], source of chance) -> that many of 0..n-1, ascending"""
-
-
-def magnitude(count: int, scores: Tensor, chance: Random) -> Indices:
-    """The largest: hidden units by variance of their word embeddings, others by weight norm.
-
-    Of equal scores the earlier is taken. Needs no data and no seed.
-    """
-    largest = torch.argsort(scores, descending=True, stable=True)[:count]
-    return tuple(sorted(largest.tolist()))
-
-
-def stride(count: int, scores: Tensor, chance: Random) -> Indices:
-    """Evenly spaced, from the first on."""
-    return tuple(index * len(scores) // count for index in range(count))
-
-
-def random(count: int, scores: Tensor, chance: Random) -> Indices:
-    """Drawn without replacement, by seed (ETD-Rand)."""
-    return tuple(sorted(chance.sample(range(len(scores)), count)))
-
-
-CHOICES: dict[str, Choice] = {"magnitude": magnitude, "stride": stride, "random": random}
-"""Name -> function. The first line of its docstring explains it."""
-
-
-def choose(
-    teacher: PreTrainedModel,
-    config: PretrainedConfig,
-    *,
-    how: str,
-    layers: str | Sequence[int],
-    seed: int,
-) -> IndexSets:
-    """The index sets that cut a student of this config out of the teacher.
-
-    Where the student has fewer heads than the teacher, whole heads are chosen, the same for
-    queries, keys and values; where its heads are smaller, channels are chosen inside each head.
-
-    Args:
-        teacher: The teacher, with or without a head.
-        config: The student's config, from `student_config`.
-        how: A name of `CHOICES`.
-        layers: A name of `SOURCES`, or teacher layers counted from 1.
-        seed: For `random`. A layer's draw does not depend on which other layers are kept.
-
-    Raises:
-        ValueError: A name is unknown or the layers do not fit.
-    """
-    choice = _choice(how)
-    student, whole = Size.of(config), Size.of(teacher.config)
-    kept = source_layers(layers, student.layers, whole.layers)
-    spread = _exact(teacher.get_input_embeddings().get_parameter("weight")).var(dim=0)
-    hidden = choice(student.width, spread, Random(f"{seed}/hidden"))
-    tensors = architecture(teacher.config).layer_tensors
-    modules = layer_modules(base_model(teacher))
-    ffn: list[Indices] = []
-    query_key: list[Indices] = []
-    value: list[Indices] = []
-    for layer in kept:
-        chance, module = Random(f"{seed}/{layer}"), modules[layer - 1]
-        ffn.append(choice(student.ffn, _energy(module, tensors, FFN), chance))
-        channels = [
-            _energy(module, tensors, axis).view(whole.heads, -1) for axis in (QUERY_KEY, VALUE)
-        ]
-        heads = choice(student.heads, (channels[0] + channels[1]).sum(dim=1), chance)
-        for sets, scores in zip((query_key, value), channels, strict=True):
-            sets.append(_inside(heads, student.head_size, scores, choice, chance))
-    return IndexSets(kept, hidden, tuple(ffn), tuple(query_key), tuple(value))
-
-
-def _choice(how: str) -> Choice:
-    if how in CHOICES:
-        return CHOICES[how]
-    near = difflib.get_close_matches(str(how).lower(), CHOICES, n=1, cutoff=0.5)
-    remedy = f"Did you mean {near[0]!r}?" if near else "Choose one of these."
-    raise ValueError(f"how must be one of {', '.join(CHOICES)}, got {how!r}. {remedy}")
-
-
-def _exact(weight: Tensor) -> Tensor:
-    """A weight in float64 on the CPU, so that the choice is the same on every machine."""
-    return weight.detach().to(device="cpu", dtype=torch.float64)
-
-
-def _energy(layer: nn.Module, tensors: Mapping[str, Axes], axis: str) -> Tensor:
-    """Squared L2 norm of each channel of an axis, over all matrices of a layer that have it: [n].
-
-    For a feed-forward neuron these are its row of the first and its column of the second matrix.
-    """
-    total = torch.zeros(())
-    for name, axes in tensors.items():
-        if len(axes) == 2 and axis in axes:
-            other = 1 - axes.index(axis)
-            total = total + _exact(layer.get_parameter(name)).square().sum(dim=other)
-    return total
-
-
-def _inside(heads: Indices, size: int, scores: Tensor, choice: Choice, chance: Random) -> Indices:
-    """Channels chosen inside each of the kept heads; scores are [heads of the teacher, d]."""
-    width = scores.shape[1]
-    return tuple(
-        head * width + channel for head in heads for channel in choice(size, scores[head], chance)
-    )
+def _lines(layers: Sequence[LayerSets]) -> str:
+    if not layers:
+        return "[]"
+    return "[\n" + ",\n".join(f"    {json.dumps(asdict(layer))}" for layer in layers) + "\n  ]"

@@ -1,126 +1,219 @@
-"""Cutting a state dict along the axes that a family's tables name."""
+"""Cutting the teacher's tensors along the axes that a family's anatomy names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from hf_distill.architectures import (
-    FFN,
+from hf_distill.architectures import Anatomy, Part, anatomy
+from hf_distill.architectures.parts import (
+    CHANNEL,
+    EMBEDDING,
+    HEADS,
     HIDDEN,
-    OUTER_TENSORS,
-    QUERY_KEY,
-    VALUE,
-    Architecture,
-    Axes,
+    POSITIONS,
+    QUERY,
+    cross,
 )
-from hf_distill.student.indices import IndexSets, Indices
+from hf_distill.student.indices import IndexSets, Indices, LayerSets
+from hf_distill.student.size import Size
 
 
-class _Place(NamedTuple):
-    """Where a tensor stands: the layer, from 1, or 0 outside the layers; and what its axes are."""
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor stands, and what it is."""
 
-    layer: int
-    axes: Axes
-    stem: str
-    """The name before the layer's number."""
-    leaf: str
-    """The name after the layer's number."""
-
-
-def slice_state(
-    state: Mapping[str, Tensor], prefix: str, family: Architecture, indices: IndexSets
-) -> dict[str, Tensor]:
-    """The student's state dict, cut out of the teacher's tensor by tensor.
-
-    Args:
-        state: The teacher's state dict, of a model with or without a head.
-        prefix: Name of the base model below a head (`base_model_prefix`), as in "bert".
-        family: The tables of axes.
-        indices: What is kept.
-
-    Returns:
-        Copies, under the names that they have in a student of `len(indices.layers)` layers.
-
-    Raises:
-        ValueError: A tensor is named by no table, has other axes than its table says, or is not
-            held in floating point: it could only be left at random.
-    """
-    placed = {name: _place(name, prefix, family) for name in state}
-    unknown = [
-        name
-        for name, place in placed.items()
-        if place is None or len(place.axes) != state[name].dim()
-    ]
-    if unknown:
-        raise ValueError(
-            "teacher must consist of tensors that extraction knows how to cut, got "
-            f"{unknown!r}. Extract from the model without this head, and load the head after."
-        )
-    students = {layer: student for student, layer in enumerate(indices.layers)}
-    sliced = {}
-    for name, place in placed.items():
-        if place is None:
-            continue
-        _check_weight(name, state[name])
-        if place.layer == 0:
-            sliced[name] = _cut(state[name], place.axes, {HIDDEN: indices.hidden})
-        elif place.layer in students:
-            student = students[place.layer]
-            sets: dict[str | None, Indices] = {
-                HIDDEN: indices.hidden,
-                FFN: indices.ffn[student],
-                QUERY_KEY: indices.query_key[student],
-                VALUE: indices.value[student],
-            }
-            renamed = f"{place.stem}{student}{place.leaf}"
-            sliced[renamed] = _cut(state[name], place.axes, sets)
-    return sliced
+    part: Part
+    stack: int | None = None
+    """Number of its stack in the anatomy; None outside the layers."""
+    layer: int = 0
+    """In its stack, from 0."""
 
 
-def rescale_queries(state: dict[str, Tensor], family: Architecture, factor: float) -> None:
-    """Multiply every query projection of a state dict, in place.
+@dataclass(frozen=True)
+class Origin:
+    """What a tensor of the student was made of."""
 
-    With sqrt(k_S / k_T), heads cut from k_T to k_S channels give the scores that the teacher's
-    would with the same channels masked: attention divides by sqrt(k_S) instead of sqrt(k_T).
-    """
-    for name, tensor in state.items():
-        if name.rpartition(".")[0].endswith(f".{family.query}"):
-            tensor.mul_(factor)
+    name: str
+    shape: tuple[int, ...]
+    source: str
+    """The teacher's tensor, by its name without the base model's prefix."""
+    whole: tuple[int, ...]
+    """Its shape."""
 
-
-def _place(name: str, prefix: str, family: Architecture) -> _Place | None:
-    inner = name.removeprefix(f"{prefix}.")
-    inside = re.fullmatch(rf"({re.escape(family.layers)}\.)(\d+)\.(.+)", inner)
-    if inside is None:
-        outer = OUTER_TENSORS.get(inner)
-        return None if outer is None else _Place(0, outer, name, "")
-    stem, number, leaf = inside.groups()
-    axes = family.layer_tensors.get(leaf)
-    if axes is None:
-        return None
-    before = name[: len(name) - len(inner)] + stem
-    return _Place(int(number) + 1, axes, before, f".{leaf}")
+    @property
+    def kind(self) -> str:
+        """What was done: copied or cut."""
+        return "copied" if self.shape == self.whole else "cut"
 
 
-def _check_weight(name: str, tensor: Tensor) -> None:
+def place(name: str, family: Anatomy) -> Place | None:
+    """Where a tensor stands, by its name without the base model's prefix; None if unknown."""
+    for number, stack in enumerate(family.stacks):
+        inside = re.fullmatch(rf"{re.escape(stack.path)}\.(\d+)\.(.+)", name)
+        if inside is not None:
+            layer, leaf = int(inside[1]), inside[2]
+            parts = stack.parts if layer else {**stack.first, **stack.parts}
+            return Place(parts[leaf], number, layer) if leaf in parts else None
+    return Place(family.outer[name]) if name in family.outer else None
+
+
+def inner_name(name: str, prefix: str) -> str:
+    """A tensor's name without the base model's prefix, as in "bert."."""
+    return name.removeprefix(f"{prefix}.")
+
+
+class Slicer:
+    """Fills a student with what index sets keep of a teacher."""
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        teacher: Size,
+        indices: IndexSets,
+        *,
+        query_factor: float = 1.0,
+    ) -> None:
+        """Of one teacher.
+
+        Args:
+            weights: Name without the base model's prefix -> tensor.
+            teacher: Its size.
+            indices: What is kept.
+            query_factor: What queries are multiplied by. With sqrt(k_S / k_T), heads cut from k_T
+                to k_S channels give the scores that the teacher's would with the same channels
+                masked: attention divides by sqrt(k_S) instead of sqrt(k_T).
+        """
+        self.weights, self.teacher, self.indices = weights, teacher, indices
+        self.factor = query_factor
+        self.outer: dict[str, Indices] = {
+            HIDDEN: indices.hidden,
+            EMBEDDING: indices.embedding,
+            # Read where all layers keep the same.
+            HEADS: indices.layers[0].attention.heads,
+        }
+
+    @torch.no_grad()
+    def fill(self, student: PreTrainedModel) -> tuple[Origin, ...]:
+        """Copy into every tensor of the student; where each came from.
+
+        Raises:
+            ValueError: A tensor is known to no table, has no source in the teacher or other axes
+                than its table says, or is not held in floating point: it could only stay random.
+        """
+        origins = []
+        for name, tensor, source, where in self._plan(student):
+            weight = self.weights[source]
+            _check_weight(source, weight, where)
+            cut = self._cut(weight, where, tuple(tensor.shape))
+            if cut.shape != tensor.shape:
+                raise ValueError(
+                    f"teacher must have the shapes of its config, got {tuple(weight.shape)} for "
+                    f"{source!r}, which gives {tuple(cut.shape)} instead of {tuple(tensor.shape)}."
+                    " Correct its config."
+                )
+            tensor.copy_(cut)
+            origins.append(Origin(name, tuple(tensor.shape), source, tuple(weight.shape)))
+        return tuple(origins)
+
+    def _plan(self, student: PreTrainedModel) -> list[tuple[str, Tensor, str, Place]]:
+        """Each tensor of the student, by name, with the teacher's that it comes from."""
+        family, found, unknown = anatomy(student.config), [], []
+        for names, tensor in _tensors(student):
+            sources = filter(None, (self._source(name, family) for name in names))
+            source = next(sources, None)
+            if source is None:
+                unknown.append(names[0])
+            else:
+                found.append((names[0], tensor, *source))
+        if unknown:
+            raise ValueError(
+                f"teacher must consist of tensors that extraction knows how to cut, got {unknown!r}"
+                ". Extract from the model without this head, and load the head after."
+            )
+        return found
+
+    def _source(self, name: str, family: Anatomy) -> tuple[str, Place] | None:
+        """The teacher's tensor that a student's comes from, and its place in the student."""
+        where = place(name, family)
+        if where is None:
+            return None
+        if where.stack is None:
+            return (name, where) if name in self.weights else None
+        stack = family.stacks[where.stack]
+        leaf = name.removeprefix(f"{stack.path}.{where.layer}.")
+        # What the first layer holds for all is the first's, whichever layers are kept.
+        layer = 0 if leaf in stack.first else self._kept(where).source - 1
+        source = f"{stack.path}.{layer}.{leaf}"
+        return (source, where) if source in self.weights else None
+
+    def _kept(self, where: Place) -> LayerSets:
+        return (self.indices.layers, self.indices.decoder)[where.stack or 0][where.layer]
+
+    def _cut(self, weight: Tensor, where: Place, shape: tuple[int, ...]) -> Tensor:
+        """A copy of a tensor, with what is kept of every axis."""
+        sets = dict(self.outer)
+        if where.stack is not None:
+            sets |= self._kept(where).axes(self.teacher)
+        cut = weight.detach()
+        for dimension, axes in enumerate(where.part.runs):
+            sets[POSITIONS] = tuple(range(shape[dimension]))
+            if axes:
+                chosen = torch.tensor(self._joined(axes, sets), device=cut.device)
+                cut = cut.index_select(dimension, chosen)
+        return self._scaled(cut, where.part, sets)
+
+    def _joined(self, axes: Sequence[str], sets: Mapping[str, Indices]) -> Indices:
+        """What is kept of axes that lie one behind the other."""
+        found = list(sets[axes[0]])
+        start = 0
+        for before, axis in pairwise(axes):
+            start += self.teacher.extent(before)
+            found += [start + index for index in sets[axis]]
+        return tuple(found)
+
+    def _scaled(self, cut: Tensor, part: Part, sets: Mapping[str, Indices]) -> Tensor:
+        """Queries multiplied by the factor; where they are normalised, that norm instead."""
+        normalised = any(".q_norm." in name for name in self.weights)
+        scaled = (CHANNEL,) if normalised else (QUERY, cross(QUERY))
+        if self.factor == 1 or (normalised and not part.role.startswith("query_norm")):
+            return cut
+        for dimension, axes in enumerate(part.runs):
+            start = 0
+            for axis in axes:
+                length = len(sets[axis])
+                if axis in scaled:
+                    cut.narrow(dimension, start, length).mul_(self.factor)
+                start += length
+        return cut
+
+
+def _tensors(student: PreTrainedModel) -> list[tuple[list[str], Tensor]]:
+    """Every tensor of a state dict once, with the names that share it."""
+    found: dict[tuple[int, tuple[int, ...]], tuple[list[str], Tensor]] = {}
+    for name, tensor in student.state_dict().items():
+        key = (tensor.data_ptr(), tuple(tensor.shape))
+        inner = inner_name(name, student.base_model_prefix)
+        found.setdefault(key, ([], tensor))[0].append(inner)
+    return list(found.values())
+
+
+def _check_weight(name: str, tensor: Tensor, where: Place) -> None:
     if tensor.is_meta or not tensor.is_floating_point():
         held = "no data (device meta)" if tensor.is_meta else str(tensor.dtype)
         raise ValueError(
             f"teacher must hold its weights in floating point, got {held} in {name!r}. "
             "Load it without quantisation and without offloading."
         )
-
-
-def _cut(tensor: Tensor, axes: Axes, sets: Mapping[str | None, Indices]) -> Tensor:
-    """A copy of a tensor, with the chosen indices of every axis that is cut."""
-    cut = tensor.detach()
-    for dimension, axis in enumerate(axes):
-        if axis is not None:
-            chosen = torch.tensor(sets[axis], device=tensor.device)
-            cut = cut.index_select(dimension, chosen)
-    return cut.clone()
+    if tensor.dim() != len(where.part.axes):
+        raise ValueError(
+            "teacher must consist of tensors that extraction knows how to cut, got "
+            f"{[name]!r} with {tensor.dim()} axes. Extract from the model without this head, and "
+            "load the head after."
+        )

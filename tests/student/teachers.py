@@ -100,10 +100,10 @@ def masked(model: nn.Module, indices: IndexSets) -> Iterator[None]:
     for module in (pooler, dense):
         if module is not None:
             mask(module, indices.hidden)
-    for number, layer in enumerate(layers(model)):
-        mask(layer.get_submodule("intermediate"), indices.ffn[number])
-        mask(layer.get_submodule("attention.self.query"), indices.query_key[number])
-        mask(layer.get_submodule("attention.self.value"), indices.value[number])
+    for layer, sets in zip(layers(model), indices.layers, strict=True):
+        mask(layer.get_submodule("intermediate"), sets.ffn)
+        mask(layer.get_submodule("attention.self.query"), sets.attention.query_key)
+        mask(layer.get_submodule("attention.self.value"), sets.attention.value)
     try:
         yield
     finally:

@@ -31,11 +31,11 @@ def source_name(name: str, layers: tuple[int, ...]) -> str:
 def test_every_parameter_is_a_slice_of_the_teachers(family: str, head: str) -> None:
     """A parameter left at random (a peer forgot the embedding norm) costs accuracy, no error."""
     model = teacher(family, head, num_hidden_layers=4)
-    student, indices = extract(model, SIZE)
+    student, indices, _ = extract(model, SIZE)
     theirs = model.state_dict()
     assert type(student) is type(model)
     for name, tensor in student.state_dict().items():
-        source = theirs[source_name(name, indices.layers)]
+        source = theirs[source_name(name, indices.sources)]
         assert torch.isin(tensor, source).all(), name
         assert tensor.untyped_storage().data_ptr() != source.untyped_storage().data_ptr(), name
 
@@ -44,14 +44,14 @@ def test_pretraining_and_next_sentence_heads_are_cut() -> None:
     """The heads of BERT's own pre-training are the ones that a first checkpoint has."""
     for head in ("ForPreTraining", "ForNextSentencePrediction", "LMHeadModel"):
         model = teacher("Bert", head, is_decoder=head == "LMHeadModel")
-        student, _ = extract(model, SIZE)
+        student, *_ = extract(model, SIZE)
         assert student.config.hidden_size == 16
 
 
 def test_the_embedding_norm_is_the_teachers() -> None:
     """Left at ones and zeros it rescales every input of the first layer."""
     model = teacher()
-    student, indices = extract(model, SIZE)
+    student, indices, _ = extract(model, SIZE)
     norm, whole = student.embeddings.LayerNorm, model.embeddings.LayerNorm
     assert torch.equal(norm.weight, whole.weight[list(indices.hidden)])
     assert torch.equal(norm.bias, whole.bias[list(indices.hidden)])
@@ -60,7 +60,7 @@ def test_the_embedding_norm_is_the_teachers() -> None:
 
 def test_config_describes_the_student(tmp_path: Path) -> None:
     """A config.json with one of the teacher's sizes cannot be loaded, or loads random weights."""
-    student, _ = extract(teacher("Bert", "ForSequenceClassification", num_labels=3), SIZE)
+    student, *_ = extract(teacher("Bert", "ForSequenceClassification", num_labels=3), SIZE)
     student.save_pretrained(tmp_path)
     config = transformers.AutoConfig.from_pretrained(tmp_path)
     assert str(Size.of(config)) == SIZE
@@ -74,7 +74,7 @@ def test_config_describes_the_student(tmp_path: Path) -> None:
 @pytest.mark.parametrize("head", HEADS)
 def test_saved_and_loaded_students_answer_alike(family: str, head: str, tmp_path: Path) -> None:
     """A tensor that is not saved comes back at random."""
-    student, indices = extract(teacher(family, head), SIZE)
+    student, indices, _ = extract(teacher(family, head), SIZE)
     student.save_pretrained(tmp_path)
     indices.save(tmp_path)
     loaded, report = getattr(
@@ -93,7 +93,7 @@ def test_saved_and_loaded_students_answer_alike(family: str, head: str, tmp_path
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tied_weights_stay_tied(family: str) -> None:
     """An untied decoder trains apart from the embeddings, and is lost on saving."""
-    student, _ = extract(teacher(family, "ForMaskedLM"), SIZE)
+    student, *_ = extract(teacher(family, "ForMaskedLM"), SIZE)
     decoder = student.get_output_embeddings().weight
     assert decoder is student.get_input_embeddings().weight
     assert decoder.shape == (tiny.VOCABULARY, 16)
@@ -102,7 +102,7 @@ def test_tied_weights_stay_tied(family: str) -> None:
 def test_untied_weights_stay_untied() -> None:
     """A decoder of its own replaced by the embeddings."""
     model = teacher("Bert", "ForMaskedLM", tie_word_embeddings=False)
-    student, indices = extract(model, SIZE)
+    student, indices, _ = extract(model, SIZE)
     decoder = student.get_output_embeddings().weight
     assert torch.equal(decoder, model.get_output_embeddings().weight[:, list(indices.hidden)])
     assert not torch.equal(decoder, student.get_input_embeddings().weight)
@@ -114,7 +114,7 @@ def test_a_teacher_without_pooler_gives_a_student_without(head: str) -> None:
     model: Any = tiny.model("Bert", head)
     if head == "Model":
         model = transformers.BertModel(tiny.config(), add_pooling_layer=False)
-    student, _ = extract(model, SIZE)
+    student, *_ = extract(model, SIZE)
     assert not [name for name in student.state_dict() if "pooler" in name]
     assert len(outputs(student, inputs())) == 1
 
@@ -122,7 +122,7 @@ def test_a_teacher_without_pooler_gives_a_student_without(head: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_the_student_has_the_teachers_dtype(dtype: torch.dtype) -> None:
     """A half-precision student of a full-precision teacher does not train with a plain AdamW."""
-    student, _ = extract(tiny.model().to(dtype), SIZE, rescale_qk=True)
+    student, *_ = extract(tiny.model().to(dtype), SIZE, rescale_qk=True)
     assert {parameter.dtype for parameter in student.parameters()} == {dtype}
 
 
@@ -130,7 +130,7 @@ def test_a_frozen_teacher_gives_a_trainable_student_in_eval_mode() -> None:
     """A student that inherits requires_grad=False trains without moving."""
     model = teacher("Bert", "ForSequenceClassification").requires_grad_(False)
     model.train()
-    student, _ = extract(model, SIZE)
+    student, *_ = extract(model, SIZE)
     assert all(parameter.requires_grad for parameter in student.parameters())
     assert not any(module.training for module in student.modules())
     assert model.training
@@ -142,7 +142,7 @@ def test_extraction_leaves_teacher_and_generators_alone() -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     config = model.config.to_dict()
     state = torch.get_rng_state()
-    student, _ = extract(model, SIZE, how="random")
+    student, *_ = extract(model, SIZE, how="random")
     fresh(model, SIZE, seed=5)
     assert torch.equal(torch.get_rng_state(), state)
     with torch.no_grad():
@@ -158,7 +158,7 @@ def test_fresh_is_the_same_student_from_random_weights(head: str) -> None:
     """A control that holds a slice of the teacher, or has another shape, proves nothing."""
     model = teacher("Roberta", head)
     control, again, other = fresh(model, SIZE, 1), fresh(model, SIZE, 1), fresh(model, SIZE, 2)
-    student, _ = extract(model, SIZE)
+    student, *_ = extract(model, SIZE)
     assert control.config.to_dict() == student.config.to_dict()
     assert {n: t.shape for n, t in control.state_dict().items()} == {
         n: t.shape for n, t in student.state_dict().items()
@@ -186,12 +186,14 @@ def test_a_head_of_ones_own_is_refused_by_name() -> None:
         extract(decoder, SIZE)
 
 
-@pytest.mark.parametrize("family", ["DistilBert", "Albert", "Electra", "DebertaV2", "ModernBert"])
-def test_other_families_are_refused(family: str) -> None:
+def test_other_families_are_refused() -> None:
     """The message names the families that can be cut."""
+    model = transformers.FNetModel(
+        transformers.FNetConfig(hidden_size=8, num_hidden_layers=1, intermediate_size=8)
+    )
     for make in (extract, fresh):
-        with pytest.raises(ValueError, match=r"\(bert, roberta, xlm-roberta\), got model_type"):
-            make(tiny.model(family), "L1")
+        with pytest.raises(ValueError, match=r"\(bert, roberta, .*\), got model_type 'fnet'"):
+            make(model, "L1")
 
 
 def test_what_is_no_transformers_model_is_refused() -> None:
@@ -209,6 +211,6 @@ def test_layers_follow_the_teachers_numbering() -> None:
     for layers, expected in {
         "uniform": [2, 4, 6], "first": [1, 2, 3], "last": [4, 5, 6], (1, 4, 6): [1, 4, 6],
     }.items():  # fmt: skip
-        student, indices = extract(model, "L3", layers=layers)
+        student, indices, _ = extract(model, "L3", layers=layers)
         got = [layer.output.dense.bias[0].item() for layer in student.encoder.layer]
-        assert got == expected == list(indices.layers)
+        assert got == expected == list(indices.sources)

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_distill.student import CHOICES, IndexSets, Size, student_config
-from hf_distill.student.indices import choose
+from hf_distill.student.choosing import choose
 from tests.student.teachers import teacher
 
 
 def pick(model: Any, size: str, how: str = "magnitude", **changes: Any) -> IndexSets:
-    settings = {"layers": "uniform", "seed": 0, **changes}
-    return choose(model, student_config(size, model.config), how=how, **settings)
+    settings = {"layers": "uniform", "decoder_layers": "uniform", "seed": 0, **changes}
+    config = student_config(size, model.config)
+    return choose(config, model.config, model.state_dict(), how=how, **settings)
 
 
 @st.composite
@@ -50,17 +51,19 @@ def test_sets_have_the_students_sizes_and_head_structure(
     sets = pick(model, str(student), how, seed=seed)
     assert len(sets.layers) == student.layers
     groups = [(sets.hidden, student.width, whole.width)]
-    groups += [(chosen, student.ffn, whole.ffn) for chosen in sets.ffn]
-    groups += [(chosen, student.width, whole.width) for chosen in sets.query_key + sets.value]
+    groups += [(layer.ffn, student.ffn, whole.ffn) for layer in sets.layers]
+    for layer in sets.layers:
+        for chosen in (layer.attention.query_key, layer.attention.value):
+            groups.append((chosen, student.width, whole.width))
     for chosen, count, total in groups:
         assert len(chosen) == count
         assert list(chosen) == sorted(set(chosen))
         assert set(chosen) <= set(range(total))
-    assert len(sets.ffn) == len(sets.query_key) == len(sets.value) == student.layers
-    for query_key, value in zip(sets.query_key, sets.value, strict=True):
-        heads = [channel // whole.head_size for channel in query_key]
-        assert heads == [channel // whole.head_size for channel in value]
+    for layer in sets.layers:
+        heads = [channel // whole.head_size for channel in layer.attention.query_key]
+        assert heads == [channel // whole.head_size for channel in layer.attention.value]
         assert all(heads.count(head) == student.head_size for head in heads)
+        assert sorted(set(heads)) == list(layer.attention.heads)
     assert IndexSets.from_json(sets.to_json()) == sets
 
 
@@ -70,10 +73,13 @@ def test_random_sets_differ_by_seed_and_repeat_by_seed() -> None:
     first, again = pick(model, "L2-H16-A4-F20", "random"), pick(model, "L2-H16-A4-F20", "random")
     other = pick(model, "L2-H16-A4-F20", "random", seed=1)
     assert first == again
-    for name in ("hidden", "ffn", "query_key", "value"):
-        assert getattr(first, name) != getattr(other, name), name
-    assert first.ffn[0] != first.ffn[1]
-    assert first.query_key[0] != first.value[0]
+    assert first.hidden != other.hidden
+    for mine, theirs in zip(first.layers, other.layers, strict=True):
+        assert mine.ffn != theirs.ffn
+        assert mine.attention.query_key != theirs.attention.query_key
+        assert mine.attention.value != theirs.attention.value
+    assert first.layers[0].ffn != first.layers[1].ffn
+    assert first.layers[0].attention.query_key != first.layers[0].attention.value
 
 
 def test_a_layers_draw_does_not_depend_on_the_other_layers() -> None:
@@ -82,8 +88,7 @@ def test_a_layers_draw_does_not_depend_on_the_other_layers() -> None:
     upper = pick(model, "L2-H16-A2-F20", "random", layers=(2, 4))
     lower = pick(model, "L2-H16-A2-F20", "random", layers=(1, 2))
     assert upper.hidden == lower.hidden
-    for name in ("ffn", "query_key", "value"):
-        assert getattr(upper, name)[0] == getattr(lower, name)[1]
+    assert upper.layers[0] == lower.layers[1]
 
 
 def test_other_choices_know_no_seed() -> None:
@@ -97,8 +102,8 @@ def test_stride_is_evenly_spaced() -> None:
     """A prefix of the units is another method."""
     sets = pick(teacher(), "L1-H16-A4-F20", "stride")
     assert sets.hidden == tuple(range(0, 32, 2))
-    assert sets.ffn[0][:6] == (0, 2, 4, 7, 9, 12)
-    assert sets.query_key[0][:8] == (0, 2, 4, 6, 8, 10, 12, 14)
+    assert sets.layers[0].ffn[:6] == (0, 2, 4, 7, 9, 12)
+    assert sets.layers[0].attention.query_key[:8] == (0, 2, 4, 6, 8, 10, 12, 14)
 
 
 @torch.no_grad()
@@ -118,8 +123,8 @@ def test_magnitude_takes_neurons_by_rows_and_columns(side: str) -> None:
     weight = model.encoder.layer[1].get_parameter(side)
     large = [3, 11, 40]
     (weight if side.startswith("inter") else weight.T)[large] *= 100.0
-    assert pick(model, "L2-F3").ffn[1] == tuple(large)
-    assert pick(model, "L2-F3").ffn[0] != tuple(large)
+    assert pick(model, "L2-F3").layers[1].ffn == tuple(large)
+    assert pick(model, "L2-F3").layers[0].ffn != tuple(large)
 
 
 @torch.no_grad()
@@ -128,7 +133,8 @@ def test_magnitude_scores_the_layer_that_is_copied() -> None:
     model = teacher(num_hidden_layers=4)
     for number, layer in enumerate(model.encoder.layer, start=1):
         layer.intermediate.dense.weight[[number, 20 + number]] *= 100.0
-    assert pick(model, "L2-F2", layers=(2, 3)).ffn == ((2, 22), (3, 23))
+    kept = pick(model, "L2-F2", layers=(2, 3)).layers
+    assert [layer.ffn for layer in kept] == [(2, 22), (3, 23)]
 
 
 @torch.no_grad()
@@ -149,12 +155,12 @@ def test_magnitude_takes_attention_channels_by_both_their_matrices(
     weight = model.encoder.layer[0].get_parameter(tensor)
     large = [1, 5, 8, 9, 18, 23, 30, 31]
     (weight.T if across else weight)[large] *= 100.0
-    sets = pick(model, "L2-H8-A4-F48")
+    sets = pick(model, "L2-H8-A4-F48").layers[0].attention
     other = {"query_key": "value", "value": "query_key"}[moves]
-    assert getattr(sets, moves)[0] == tuple(large)
-    assert getattr(sets, other)[0] != tuple(large)
-    whole = pick(model, "L2-H8-A1-F48")
-    assert whole.query_key[0] == whole.value[0]
+    assert getattr(sets, moves) == tuple(large)
+    assert getattr(sets, other) != tuple(large)
+    whole = pick(model, "L2-H8-A1-F48").layers[0].attention
+    assert whole.query_key == whole.value
 
 
 @torch.no_grad()
@@ -165,9 +171,10 @@ def test_magnitude_takes_the_largest_heads_and_then_their_channels() -> None:
     value[8:16] *= 100.0
     value[24:32] *= 100.0
     value[[9, 10, 24, 31]] *= 100.0
-    sets = pick(model, "L2-H4-A2-F48")
-    assert sets.value[0] == (9, 10, 24, 31)
-    assert [channel // 8 for channel in sets.query_key[0]] == [1, 1, 3, 3]
+    sets = pick(model, "L2-H4-A2-F48").layers[0].attention
+    assert sets.heads == (1, 3)
+    assert sets.value == (9, 10, 24, 31)
+    assert [channel // 8 for channel in sets.query_key] == [1, 1, 3, 3]
 
 
 def test_equal_scores_fall_to_the_earlier() -> None:
@@ -190,12 +197,12 @@ def test_extraction_json_survives_the_round_trip(tmp_path: Path) -> None:
     path = sets.save(tmp_path / "checkpoint")
     assert path.name == "extraction.json"
     assert IndexSets.load(tmp_path / "checkpoint") == sets
-    assert json.loads(path.read_text())["layers"] == [1, 2]
+    assert [layer["source"] for layer in json.loads(path.read_text())["layers"]] == [1, 2]
     hash(sets)
 
 
 @pytest.mark.parametrize("text", ['{"layers": [1]}', "[]", "3"])
 def test_a_foreign_extraction_json_is_refused(text: str) -> None:
     """Missing sets read as empty ones would cut everything away."""
-    with pytest.raises(ValueError, match=r"extraction\.json must hold ffn, hidden"):
+    with pytest.raises(ValueError, match=r"extraction\.json must hold index sets"):
         IndexSets.from_json(text)

@@ -1,19 +1,12 @@
-"""Where each model family keeps its layers. The one place that knows."""
+"""Where each model family keeps its layers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-
-HIDDEN, QUERY_KEY, VALUE, FFN, OTHER = "hidden", "query_key", "value", "ffn", None
-"""Names of the axes that extraction cuts: the residual stream; query and key channels; value
-channels; feed-forward
-neurons; an axis that is kept whole."""
-
-Axes = tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -46,66 +39,9 @@ class Architecture:
         {"hidden", "attention", "attention_scores", "query", "key", "value"}
     )
     """The layered signals that can be captured."""
-    layer_tensors: Mapping[str, Axes] = field(default_factory=dict)
-    """Tensor name below a layer -> its axes. Empty: extraction does not know this family."""
 
 
-_H, _QK, _V, _F = HIDDEN, QUERY_KEY, VALUE, FFN
-_BERT_LAYER: dict[str, Axes] = {
-    "attention.self.query.weight": (_QK, _H),
-    "attention.self.query.bias": (_QK,),
-    "attention.self.key.weight": (_QK, _H),
-    "attention.self.key.bias": (_QK,),
-    "attention.self.value.weight": (_V, _H),
-    "attention.self.value.bias": (_V,),
-    "attention.output.dense.weight": (_H, _V),
-    "attention.output.dense.bias": (_H,),
-    "attention.output.LayerNorm.weight": (_H,),
-    "attention.output.LayerNorm.bias": (_H,),
-    "intermediate.dense.weight": (_F, _H),
-    "intermediate.dense.bias": (_F,),
-    "output.dense.weight": (_H, _F),
-    "output.dense.bias": (_H,),
-    "output.LayerNorm.weight": (_H,),
-    "output.LayerNorm.bias": (_H,),
-}
-
-OUTER_TENSORS: dict[str, Axes] = {
-    "embeddings.word_embeddings.weight": (OTHER, _H),
-    "embeddings.position_embeddings.weight": (OTHER, _H),
-    "embeddings.token_type_embeddings.weight": (OTHER, _H),
-    "embeddings.LayerNorm.weight": (_H,),
-    "embeddings.LayerNorm.bias": (_H,),
-    "pooler.dense.weight": (_H, _H),
-    "pooler.dense.bias": (_H,),
-    "classifier.weight": (OTHER, _H),
-    "classifier.bias": (OTHER,),
-    "classifier.dense.weight": (_H, _H),
-    "classifier.dense.bias": (_H,),
-    "classifier.out_proj.weight": (OTHER, _H),
-    "classifier.out_proj.bias": (OTHER,),
-    "qa_outputs.weight": (OTHER, _H),
-    "qa_outputs.bias": (OTHER,),
-    "cls.predictions.bias": (OTHER,),
-    "cls.predictions.transform.dense.weight": (_H, _H),
-    "cls.predictions.transform.dense.bias": (_H,),
-    "cls.predictions.transform.LayerNorm.weight": (_H,),
-    "cls.predictions.transform.LayerNorm.bias": (_H,),
-    "cls.predictions.decoder.weight": (OTHER, _H),
-    "cls.predictions.decoder.bias": (OTHER,),
-    "cls.seq_relationship.weight": (OTHER, _H),
-    "cls.seq_relationship.bias": (OTHER,),
-    "lm_head.bias": (OTHER,),
-    "lm_head.dense.weight": (_H, _H),
-    "lm_head.dense.bias": (_H,),
-    "lm_head.layer_norm.weight": (_H,),
-    "lm_head.layer_norm.bias": (_H,),
-    "lm_head.decoder.weight": (OTHER, _H),
-    "lm_head.decoder.bias": (OTHER,),
-}
-"""Tensors outside the layers; embeddings and pooler are below the base model's prefix."""
-
-_BERT = Architecture(layers="encoder.layer", layer_tensors=_BERT_LAYER)
+_BERT = Architecture(layers="encoder.layer")
 # Their scores hold relative positions, which are nowhere to be seen before the softmax.
 _ALL_BUT_SCORES = _BERT.shows - {"attention_scores"}
 # Relations and maps would need the causal mask, and keys as many as queries.
