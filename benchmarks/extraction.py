@@ -1,0 +1,70 @@
+"""What does a start cut out of the teacher save, against fresh weights? Curves, step by step.
+
+    python benchmarks/extraction.py --data FOLDER
+
+FOLDER holds wikitext2, gutenberg, stsb, trec and sst2, each a folder of <split>.parquet as on the
+Hub. The teacher is all-MiniLM-L6-v2: as it is for plain text, fine-tuned once for each task.
+
+Any number of processes may run the same command; finished runs are kept, those of a dead process
+done again, and a grid that has grown is filled up. The most telling runs come first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from extraction_study.conditions import Cell, cells
+from studies.storage import open_study, work
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+
+def main() -> None:
+    """Run what is missing of the study, and report."""
+    options = _options()
+    folder = options.out / (f"limit{options.limit}" if options.limit else options.precision)
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = open_study(folder, "extraction")
+    wanted = [cell for cell in cells() if options.tasks is None or cell.task in options.tasks]
+    set_verbosity_error()
+    disable_progress_bar()
+    datasets.disable_progress_bars()
+    torch.set_num_threads(1)
+    work(journal, wanted, folder / "locks", _runner(options, folder), options.minutes, _say)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data's folders")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark-extraction"))
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no run after these")
+    parser.add_argument("--tasks", nargs="+", help="only these: text, trec, sst2")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--limit", type=int, help="at most so many examples, for a trial")
+    return parser.parse_args()
+
+
+def _runner(options: argparse.Namespace, folder: Path) -> Any:
+    from extraction_study.training import Study, run
+    from studies.teachers import machine_and_versions
+
+    study = Study(options.data, folder, options.precision, options.limit)
+
+    def one(cell: Cell) -> tuple[float, dict[str, Any]]:
+        outcome = asdict(run(study, cell))
+        return outcome.pop("score"), {**outcome, "on": machine_and_versions()}
+
+    return one
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
