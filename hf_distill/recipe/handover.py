@@ -88,5 +88,5 @@ def _initialisation(recipe: Recipe, lineage: Lineage, start: Start) -> str:
         return f"the weights of {shown_name(recipe.student.model)}"
     if start.indices is None:
         return "random weights"
-    kept = ", ".join(map(str, start.indices.layers))
+    kept = ", ".join(map(str, start.indices.sources))
     return f"cut out of {lineage.origin}: layers {kept}, by {recipe.student.how}"
