@@ -19,34 +19,51 @@ from typing import Any
 
 import datasets
 import torch
-from extraction_study.conditions import Cell, cells
-from studies.storage import open_study, work
+from extraction_study.conditions import SWEPT, Cell, cells
+from extraction_study.plots import plot
+from extraction_study.report import report
+from extraction_study.saving import settings
+from studies.storage import finished, open_study, work
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 
 def main() -> None:
-    """Run what is missing of the study, and report."""
+    """Run what is missing of the study, report, and plot where asked."""
     options = _options()
     folder = options.out / (f"limit{options.limit}" if options.limit else options.precision)
     folder.mkdir(parents=True, exist_ok=True)
     journal = open_study(folder, "extraction")
     wanted = [cell for cell in cells() if options.tasks is None or cell.task in options.tasks]
-    set_verbosity_error()
-    disable_progress_bar()
-    datasets.disable_progress_bars()
-    torch.set_num_threads(1)
-    work(journal, wanted, folder / "locks", _runner(options, folder), options.minutes, _say)
+    if not options.report:
+        set_verbosity_error()
+        disable_progress_bar()
+        datasets.disable_progress_bars()
+        torch.set_num_threads(1)
+        work(journal, wanted, folder / "locks", _runner(options, folder), options.minutes, _say)
+    results, machines = finished(journal, wanted)
+    text = report(results, wanted, machines)
+    (folder / "report.md").write_text(text, encoding="utf-8")
+    print(text, end="")
+    if options.plot:
+        compared = settings([cell for cell in wanted if cell.seed != SWEPT])
+        for path in plot(results, compared, options.plot):
+            print(path)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data's folders")
+    parser.add_argument("--data", type=Path, help="folder of the data's folders")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-extraction"))
+    parser.add_argument("--report", action="store_true", help="of what is finished; run nothing")
+    parser.add_argument("--plot", type=Path, help="write the curves into this folder")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no run after these")
     parser.add_argument("--tasks", nargs="+", help="only these: text, trec, sst2")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--limit", type=int, help="at most so many examples, for a trial")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.data is None and not options.report:
+        parser.error("--data is needed, unless nothing is run (--report)")
+    return options
 
 
 def _runner(options: argparse.Namespace, folder: Path) -> Any:

@@ -23,9 +23,7 @@ import datasets
 import torch
 from objective_study.conditions import CONDITIONS, SETTINGS, Cell, cells
 from objective_study.report import report
-from optuna import Study as Journal
-from optuna.trial import TrialState
-from studies.storage import open_study, trials, work
+from studies.storage import finished, open_study, work
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 
@@ -44,7 +42,8 @@ def main() -> None:
         datasets.disable_progress_bars()
         torch.set_num_threads(1)
         work(journal, wanted, folder / "locks", _runner(options, folder), options.minutes, _say)
-    text = _report(journal, wanted)
+    results, machines = finished(journal, wanted)
+    text = report(results, wanted, machines)
     (folder / "report.md").write_text(text, encoding="utf-8")
     print(text, end="")
 
@@ -78,15 +77,6 @@ def _runner(options: argparse.Namespace, folder: Path) -> Any:
         return outcome.pop("score"), {**outcome, "on": machine_and_versions()}
 
     return one
-
-
-def _report(journal: Journal, wanted: list[Cell]) -> str:
-    results, machines = {}, []
-    for cell in wanted:
-        for trial in trials(journal, cell, TrialState.COMPLETE)[:1]:
-            results[cell] = {**trial.user_attrs, "score": trial.value}
-            machines.append(trial.user_attrs["on"])
-    return report(results, wanted, machines)
 
 
 def _say(line: str) -> None:

@@ -19,13 +19,24 @@ SEEDS = (1, 2, 3)
 SWEPT = 0
 """The seed of the runs that rates were chosen by: no other run has it."""
 
-Terms = Mapping[str, tuple[float, Objective]]
 
-OBJECTIVES: Mapping[str, Terms] = {
-    # What `DistillationTrainer` chooses for a student without a head.
-    "hidden": {"hidden": (1.0, HiddenMSE()), "similarity": (4.0, SimilarityKL(temperature=0.2))},
-    # As many relation heads as divide the width of every student.
-    "relation": {"relation": (1.0, MiniLMv2(relation_heads=16))},
+@dataclass(frozen=True)
+class Taught:
+    """What a student learns from: weighted terms, and the layers that they compare."""
+
+    terms: Mapping[str, tuple[float, Objective]]
+    mapping: str | None = None
+    """Each objective's own default without."""
+
+
+_STATES = {"hidden": (1.0, HiddenMSE()), "similarity": (4.0, SimilarityKL(temperature=0.2))}
+OBJECTIVES: Mapping[str, Taught] = {
+    # What `DistillationTrainer` chooses for a student without a head: every layer of the student.
+    "layers": Taught(_STATES),
+    # The same of the last layer alone.
+    "hidden": Taught(_STATES, "last"),
+    # As many relation heads as divide the width of every student; of the last layer.
+    "relation": Taught({"relation": (1.0, MiniLMv2(relation_heads=16))}),
 }
 USUAL = "usual"
 """Of a task: what `DistillationTrainer` chooses, labels among it."""
@@ -33,6 +44,8 @@ USUAL = "usual"
 RATES: Mapping[tuple[str, str, bool], float] = {
     (TEXT, "hidden", True): 1e-3,
     (TEXT, "hidden", False): 1e-3,
+    (TEXT, "layers", True): 1e-3,
+    (TEXT, "layers", False): 1e-3,
     (TEXT, "relation", True): 1e-3,
     (TEXT, "relation", False): 1e-3,
     ("trec", USUAL, True): 5e-4,
@@ -65,11 +78,13 @@ class Cell:
 
     def definition(self) -> dict[str, object]:
         """What the run is, as JSON reads it back: where any of it changes, it is another run."""
+        taught = OBJECTIVES.get(self.objective, Taught({}))
         terms = {
             name: [weight, type(each).__name__, each.settings()]
-            for name, (weight, each) in OBJECTIVES.get(self.objective, {}).items()
+            for name, (weight, each) in taught.terms.items()
         }
-        return dict(json.loads(json.dumps({**vars(self), "terms": terms})))
+        whole = {**vars(self), "terms": terms, "mapping": taught.mapping}
+        return dict(json.loads(json.dumps(whole)))
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,7 @@ TEXT_RATES, TASK_RATES = (3e-4, 1e-3, 3e-3), (2e-4, 5e-4, 1e-3)
 
 BATCHES: tuple[Batch, ...] = (
     _sweep(TEXT, "hidden", SHORT, TEXT_RATES),
+    _sweep(TEXT, "layers", SHORT, TEXT_RATES),
     Batch(TEXT, "13M", "hidden", STARTS, (SHORT,)),
     Batch(TEXT, "13M", "hidden", CUT[1:], (SHORT // 20, SHORT // 10)),
     Batch(TEXT, "13M", "hidden", (RANDOM, "magnitude"), (LONG,), SEEDS[:1]),

@@ -69,7 +69,7 @@ def _examples(study: Study, name: str) -> Examples:
 
 
 def _on_text(study: Study, cell: Cell) -> Outcome:
-    text = _text(study)
+    text, asked = _text(study), OBJECTIVES[cell.objective]
     teacher = _faster(AutoModel.from_pretrained(embedded_teacher()))
     taught = text.embed(teacher, text.held_out)
     reached = {"stsb": text.similarity(teacher), "fidelity": 1.0}
@@ -77,7 +77,8 @@ def _on_text(study: Study, cell: Cell) -> Outcome:
         start(cell, teacher),
         _arguments(study, cell),
         teacher=teacher,
-        objectives=OBJECTIVES[cell.objective],
+        objectives=asked.terms,
+        layer_mapping=asked.mapping,
         train_dataset=text.train,
         data_collator=text.collator,
     )

@@ -54,6 +54,16 @@ def trials(study: optuna.Study, cell: Cell, *states: TrialState) -> list[FrozenT
     return [each for each in found if each.user_attrs.get("cell") == definition]
 
 
+def finished(study: optuna.Study, cells: Sequence[C]) -> tuple[dict[C, dict[str, Any]], list[str]]:
+    """Cell -> what was remembered of it, its score among it; and on what each was run."""
+    results, machines = {}, []
+    for cell in cells:
+        for trial in trials(study, cell, TrialState.COMPLETE)[:1]:
+            results[cell] = {**trial.user_attrs, "score": trial.value}
+            machines.append(trial.user_attrs["on"])
+    return results, machines
+
+
 def work(
     study: optuna.Study,
     cells: Sequence[C],
