@@ -3,7 +3,16 @@
 from hf_distill.student.choosing import CHOICES
 from hf_distill.student.config import student_config
 from hf_distill.student.depth import SOURCES
+from hf_distill.student.embeddings import (
+    Factors,
+    compress_embeddings,
+    factorise,
+    freeze_embeddings,
+)
 from hf_distill.student.extract import Extraction, extract, fresh
+from hf_distill.student.factorised import load_factors, save_factors
+from hf_distill.student.folding import factorise_embeddings, fold_embeddings
+from hf_distill.student.importance import importance
 from hf_distill.student.indices import IndexSets
 from hf_distill.student.scores import Importance
 from hf_distill.student.size import PRESETS, Size
@@ -13,10 +22,19 @@ __all__ = [
     "PRESETS",
     "SOURCES",
     "Extraction",
+    "Factors",
     "Importance",
     "IndexSets",
     "Size",
+    "compress_embeddings",
     "extract",
+    "factorise",
+    "factorise_embeddings",
+    "fold_embeddings",
+    "freeze_embeddings",
     "fresh",
+    "importance",
+    "load_factors",
+    "save_factors",
     "student_config",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel, TrainingArguments
 
 from hf_distill.signals.head import Head
+from hf_distill.student.factorised import factorised
 from hf_distill.teacher.adapters import check_adapted, is_adapted
 
 
@@ -112,6 +113,24 @@ def check_devices(arguments: TrainingArguments) -> None:
             f"one process must use one device, got {arguments.n_gpu} GPUs in one process "
             "(nn.DataParallel). Start with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to "
             "one GPU."
+        )
+
+
+def check_factors(model: Any, *, sharded: bool) -> None:
+    """Refuse factorised embeddings where they would not be folded into what is saved.
+
+    Args:
+        model: The student.
+        sharded: Whether its weights are spread over processes.
+
+    Raises:
+        ValueError: With a remedy.
+    """
+    if factorised(model) is not None and (sharded or is_adapted(model)):
+        raise ValueError(
+            "a student with factorised embeddings must be trained whole, and be held whole by each "
+            f"process, got {'FSDP or DeepSpeed' if sharded else 'adapters'}. Fold them first, "
+            "fold_embeddings(model), or train with DDP and without adapters."
         )
 
 

@@ -17,6 +17,7 @@ from hf_distill.objectives.mixture import Learnt
 from hf_distill.objectives.reduce import masked_mean
 from hf_distill.signals.head import Head, Targets, head_of
 from hf_distill.signals.signals import Signals, Unit
+from hf_distill.student.factorised import load_factors, save_factors
 from hf_distill.training import heads
 from hf_distill.training.defaults import (
     LayerMapping,
@@ -30,6 +31,7 @@ from hf_distill.training.learner import Learner
 from hf_distill.training.pairing import shape_of
 from hf_distill.training.requests import (
     check_devices,
+    check_factors,
     check_logging,
     check_request,
     has_labels,
@@ -124,13 +126,18 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
             self.compute_loss_func = lambda *_: None
         self.teacher_facts = self._teaching.facts()
         self.measured: dict[str, Any] = {}
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        check_factors(model, sharded=self._sharded)
         self.teacher = self._teaching.begin(
-            teacher_demand, self._place, self.accelerator.device, sharded=sharded
+            teacher_demand, self._place, self.accelerator.device, sharded=self._sharded
         )
         self._counts: dict[Unit, Tensor] | None = None
         self._term_log = TermLog()
         self._step_begins = False
+
+    @property
+    def _sharded(self) -> bool:
+        """Whether the student's weights are spread over processes."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def _usual_objectives(
         self, model: nn.Module, args: TrainingArguments, given: Mapping[str, Any]
@@ -261,13 +268,16 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
             super()._save(output_dir, state_dict)
         if self.args.should_save:
             heads.save(self._heads, output_dir or self.args.output_dir, state_dict)
+            save_factors(self.model, output_dir or self.args.output_dir)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
+        load_factors(self.model, resume_from_checkpoint)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         heads.load(self._heads, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
+        load_factors(self.model, str(self.state.best_model_checkpoint))
         super()._load_best_model()
         heads.load(self._heads, self.state.best_model_checkpoint)
