@@ -7,7 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from hf_distill.objectives import HiddenMSE, MiniLMv2, SimilarityKL
+from hf_distill.objectives import (
+    CrossEntropy,
+    HiddenMSE,
+    KLDivergence,
+    MiniLMv2,
+    SimilarityKL,
+)
 from hf_distill.objectives.base import Objective
 
 TEXT = "text"
@@ -32,29 +38,26 @@ class Taught:
 _STATES = {"hidden": (1.0, HiddenMSE()), "similarity": (4.0, SimilarityKL(temperature=0.2))}
 OBJECTIVES: Mapping[str, Taught] = {
     # What `DistillationTrainer` chooses for a student without a head: every layer of the student.
-    "layers": Taught(_STATES),
+    "hidden": Taught(_STATES),
     # The same of the last layer alone.
-    "hidden": Taught(_STATES, "last"),
+    "last": Taught(_STATES, "last"),
     # As many relation heads as divide the width of every student; of the last layer.
     "relation": Taught({"relation": (1.0, MiniLMv2(relation_heads=16))}),
+    "logits": Taught({"kl": (1.0, KLDivergence(temperature=2.0)), "task": (1.0, CrossEntropy())}),
 }
 USUAL = "usual"
-"""Of a task: what `DistillationTrainer` chooses, labels among it."""
+"""Of a task: what `DistillationTrainer` chooses, hidden states beside logits and labels."""
 
-RATES: Mapping[tuple[str, str, bool], float] = {
-    (TEXT, "hidden", True): 1e-3,
-    (TEXT, "hidden", False): 1e-3,
-    (TEXT, "layers", True): 1e-3,
-    (TEXT, "layers", False): 1e-3,
-    (TEXT, "relation", True): 1e-3,
-    (TEXT, "relation", False): 1e-3,
-    ("trec", USUAL, True): 5e-4,
-    ("trec", USUAL, False): 5e-4,
-    ("sst2", USUAL, True): 5e-4,
-    ("sst2", USUAL, False): 5e-4,
+RATES: Mapping[tuple[str, str], tuple[float, float]] = {
+    (TEXT, "hidden"): (1e-3, 3e-4),
+    (TEXT, "last"): (1e-3, 3e-4),
+    (TEXT, "relation"): (1e-3, 3e-4),
+    ("trec", USUAL): (5e-4, 5e-4),
+    ("trec", "logits"): (5e-4, 5e-4),
+    ("sst2", USUAL): (5e-4, 5e-4),
 }
-"""(task, objective, from fresh weights) -> learning rate: the best of `Sweep`s below, each for
-itself."""
+"""(task, objective) -> learning rates from fresh weights, and from a cut: for each the best of those
+that were tried, by fidelity or accuracy at the end."""
 
 SHORT, LONG, OF_A_TASK = 400, 3000, 500
 
@@ -87,6 +90,12 @@ class Cell:
         return dict(json.loads(json.dumps(whole)))
 
 
+def chosen_rate(task: str, objective: str, start: str) -> float:
+    """The learning rate of every run that is no trial of rates."""
+    fresh, cut = RATES[task, objective]
+    return fresh if start == RANDOM else cut
+
+
 @dataclass(frozen=True)
 class Batch:
     """Runs that differ in start, steps, seed and rate."""
@@ -103,38 +112,44 @@ class Batch:
     def cells(self) -> Iterator[Cell]:
         """Every run, seed after seed."""
         for seed, steps, start in product(self.seeds, self.steps, self.starts):
-            chosen = RATES[self.task, self.objective, start == RANDOM]
+            chosen = chosen_rate(self.task, self.objective, start)
             for rate in self.rates or (chosen,):
                 yield Cell(self.task, self.size, self.objective, start, steps, rate, seed)
 
 
 def _sweep(task: str, objective: str, steps: int, rates: Sequence[float]) -> Batch:
-    return Batch(task, "13M", objective, (RANDOM, "magnitude"), (steps,), (SWEPT,), rates)
+    return Batch(task, "13M", objective, BOTH, (steps,), (SWEPT,), rates)
 
 
-CUT = STARTS[1:]
-DEPTH = (RANDOM, "magnitude")
-"""Where only layers are left out, all cuts are one: there is nothing else to choose."""
-TEXT_RATES, TASK_RATES = (3e-4, 1e-3, 3e-3), (2e-4, 5e-4, 1e-3)
+CUTS = STARTS[1:]
+CHOSEN = tuple(start for start in CUTS if start != "stride")
+"""Cuts that are followed further."""
+BOTH = (RANDOM, "magnitude")
+"""Where only layers are left out, every cut is the same."""
+FIRST, OTHERS = SEEDS[:1], SEEDS[1:]
 
 BATCHES: tuple[Batch, ...] = (
-    _sweep(TEXT, "hidden", SHORT, TEXT_RATES),
-    _sweep(TEXT, "layers", SHORT, TEXT_RATES),
-    Batch(TEXT, "13M", "hidden", STARTS, (SHORT,)),
-    Batch(TEXT, "13M", "hidden", CUT[1:], (SHORT // 20, SHORT // 10)),
-    Batch(TEXT, "13M", "hidden", (RANDOM, "magnitude"), (LONG,), SEEDS[:1]),
-    _sweep("trec", USUAL, OF_A_TASK, TASK_RATES),
+    _sweep(TEXT, "hidden", SHORT, (3e-4, 1e-3, 3e-3)),
+    Batch(TEXT, "13M", "last", (RANDOM,), (SHORT,), (SWEPT,), (3e-4, 1e-3, 3e-3)),
+    Batch(TEXT, "13M", "last", ("magnitude",), (SHORT,), (SWEPT,)),
+    Batch(TEXT, "13M", "hidden", STARTS, (SHORT,), FIRST),
+    Batch(TEXT, "13M", "hidden", BOTH, (LONG,), FIRST),
+    _sweep("trec", USUAL, OF_A_TASK, (2e-4, 5e-4, 1e-3)),
+    Batch(TEXT, "13M", "hidden", CHOSEN, (SHORT // 20, SHORT // 10), FIRST),
     Batch("trec", "13M", USUAL, STARTS, (OF_A_TASK,)),
-    _sweep(TEXT, "relation", SHORT, TEXT_RATES),
+    Batch(TEXT, "13M", "hidden", STARTS, (SHORT,), OTHERS),
+    Batch(TEXT, "13M", "hidden", CHOSEN, (LONG // 20, LONG * 3 // 20), FIRST),
+    _sweep(TEXT, "relation", SHORT, (3e-4, 1e-3)),
     Batch(TEXT, "13M", "relation", STARTS, (SHORT,)),
-    Batch(TEXT, "13M", "hidden", CUT[1:], (LONG // 20, LONG * 3 // 20), SEEDS[:1]),
-    Batch(TEXT, "L3-H384", "hidden", DEPTH, (SHORT,)),
+    Batch(TEXT, "13M", "hidden", CHOSEN[:1], (LONG,), FIRST),
+    Batch("trec", "13M", "logits", BOTH, (OF_A_TASK,)),
+    Batch(TEXT, "L3-H384", "hidden", BOTH, (SHORT,)),
     Batch("sst2", "13M", USUAL, STARTS, (OF_A_TASK,)),
-    Batch(TEXT, "13M", "hidden", CUT[1:2], (LONG,), SEEDS[:1]),
-    Batch(TEXT, "L3-H384", "relation", DEPTH, (SHORT,)),
-    Batch(TEXT, "13M", "hidden", (RANDOM, *CUT[1:]), (LONG,), SEEDS[1:]),
-    Batch(TEXT, "13M", "hidden", CUT[1:], (LONG // 20, LONG * 3 // 20), SEEDS[1:]),
-    Batch(TEXT, "13M", "relation", (RANDOM, "magnitude"), (LONG,), SEEDS[:1]),
+    Batch(TEXT, "L3-H384", "relation", BOTH, (SHORT,)),
+    Batch(TEXT, "13M", "hidden", CHOSEN, (SHORT // 20, SHORT // 10), OTHERS),
+    Batch(TEXT, "13M", "hidden", (RANDOM, *CHOSEN), (LONG,), OTHERS),
+    Batch(TEXT, "13M", "hidden", CHOSEN, (LONG // 20, LONG * 3 // 20), OTHERS),
+    Batch(TEXT, "13M", "relation", BOTH, (LONG,), FIRST),
 )
 """The most telling first: an unfinished study is the upper part of the list."""
 

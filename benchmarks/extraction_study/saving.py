@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from extraction_study.conditions import RANDOM, RATES, SWEPT, TEXT, Cell
+from extraction_study.conditions import RANDOM, SWEPT, TEXT, Cell, chosen_rate
 
 Results = Mapping[Cell, Mapping[str, Any]]
 """Cell -> score, curve, teacher, seconds: of the finished ones."""
@@ -58,7 +58,7 @@ class Setting:
 
 def chosen(cell: Cell) -> bool:
     """Whether a run has the rate of its start: those of a sweep may not."""
-    rate = RATES[cell.task, cell.objective, cell.start == RANDOM]
+    rate = chosen_rate(cell.task, cell.objective, cell.start)
     return cell.seed != SWEPT and cell.rate == rate
 
 

@@ -16,7 +16,7 @@ from studies.teachers import arguments, obtain_teacher, quiet
 from torch.utils.data import DataLoader
 from transformers import AutoModel
 
-from extraction_study.conditions import OBJECTIVES, TEXT, Cell
+from extraction_study.conditions import OBJECTIVES, TEXT, USUAL, Cell
 from extraction_study.curve import Curve, HeldOut
 from extraction_study.starts import start
 from extraction_study.text import Text, read_text
@@ -105,6 +105,7 @@ def _on_a_task(study: Study, cell: Cell) -> Outcome:
         start(cell, _faster(teacher)),
         _arguments(study, cell),
         teacher=teacher,
+        objectives=None if cell.objective == USUAL else OBJECTIVES[cell.objective].terms,
         train_dataset=examples.train,
         data_collator=examples.collator,
     )

@@ -1,0 +1,231 @@
+"""The study of starts: which runs there are, what is measured on the way, what is read off it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from extraction_study import conditions
+from extraction_study.conditions import (
+    RANDOM,
+    STARTS,
+    SWEPT,
+    TEXT,
+    Cell,
+    Taught,
+    cells,
+    chosen_rate,
+)
+from extraction_study.curve import Curve, HeldOut, measured_at
+from extraction_study.plots import plot
+from extraction_study.report import report
+from extraction_study.saving import (
+    FIDELITY,
+    Measure,
+    Setting,
+    fractions,
+    gaps,
+    measures,
+    of_setting,
+    reached_at,
+    settings,
+)
+from extraction_study.starts import start
+from transformers import set_seed
+
+from hf_distill import DistillationTrainer
+from hf_distill.objectives import HiddenMSE
+from tests import tiny
+from tests.training import runs
+
+CONTROL = Cell(TEXT, "13M", "hidden", RANDOM, 400, chosen_rate(TEXT, "hidden", RANDOM), 1)
+CUT = replace(CONTROL, start="magnitude", rate=chosen_rate(TEXT, "hidden", "magnitude"))
+
+
+def _result(fidelity: Sequence[float], steps: Sequence[int] = (0, 100, 200, 400)) -> dict[str, Any]:
+    loss = [1 - each for each in fidelity]
+    curve = {"step": list(steps), "loss": loss, "fidelity": fidelity, "stsb": fidelity}
+    return {"curve": curve, "teacher": {"stsb": 0.9}, "seconds": 10.0, "on": "one machine"}
+
+
+def test_a_target_is_reached_where_the_curve_stays_above_it() -> None:
+    """The first lucky point of a noisy curve would count as arrival."""
+    steps, values = (0, 10, 20, 40), (0.0, 0.6, 0.4, 0.8)
+    assert reached_at(steps, values, 0.5) == pytest.approx(20 + 20 * 0.1 / 0.4)
+    assert reached_at(steps, values, 0.8) == 40
+    assert reached_at(steps, values, 0.0) == 0
+    assert reached_at(steps, values, 0.81) is None
+    assert reached_at(steps, (0.0, 0.9, 0.9, 0.4), 0.5) is None
+
+
+def test_a_start_is_compared_with_the_random_start_of_its_seed() -> None:
+    """Seeds differ by more than starts may: another seed's target is another question."""
+    results = {
+        CONTROL: _result([0.0, 0.1, 0.2, 0.4]),
+        replace(CONTROL, seed=2): _result([0.0, 0.1, 0.2, 0.8]),
+        CUT: _result([0.2, 0.6, 0.6, 0.6]),
+        replace(CUT, seed=2): _result([0.2, 0.6, 0.6, 0.6]),
+        replace(CUT, seed=3): _result([0.2, 0.6, 0.6, 0.6]),
+    }
+    found = fractions(results, Setting.of(CUT), "magnitude", FIDELITY)
+    assert found == {1: pytest.approx(50 / 400), 2: None}
+    assert fractions(results, Setting.of(CUT), RANDOM, FIDELITY) == {1: 1.0, 2: 1.0}
+
+
+def test_a_loss_is_better_when_it_is_lower() -> None:
+    """The start that learns nothing would be the one that saves most."""
+    results = {CONTROL: _result([0.0, 0.1, 0.2, 0.4]), CUT: _result([0.2, 0.6, 0.6, 0.6])}
+    loss = measures(TEXT)[0]
+    assert fractions(results, Setting.of(CUT), "magnitude", loss)[1] == pytest.approx(50 / 400)
+    assert gaps(results, CUT, Setting.of(CONTROL), loss) == [pytest.approx(0.2)]
+
+
+def test_runs_of_a_sweep_are_in_no_comparison() -> None:
+    """A rate that was tried and not taken would be one more seed."""
+    results = {
+        CONTROL: _result([0.0, 0.1, 0.2, 0.4]),
+        replace(CONTROL, seed=SWEPT): _result([0.0, 0.0, 0.0, 0.0]),
+        replace(CONTROL, rate=7.0): _result([0.0, 0.0, 0.0, 0.0]),
+    }
+    assert of_setting(results, Setting.of(CONTROL), RANDOM) == {1: results[CONTROL]}
+
+
+def test_fewer_steps_are_compared_with_the_end_of_all() -> None:
+    """A start with a twentieth of the steps would be held against a random start with as few."""
+    fewer = replace(CUT, steps=20)
+    results = {
+        CONTROL: _result([0.0, 0.1, 0.2, 0.4]),
+        fewer: _result([0.2, 0.5], steps=(0, 20)),
+        CUT: _result([0.2, 0.6, 0.6, 0.9]),
+    }
+    assert gaps(results, fewer, Setting.of(CONTROL), FIDELITY) == [pytest.approx(0.1)]
+    text = report(results, list(results), ["one machine"])
+    assert "| magnitude | 20 | 5 | +0.100 | +0.100 | +0.100 | 1 |" in text
+
+
+def test_a_report_counts_those_who_did_not_get_there() -> None:
+    """The mean over the seeds that arrived hides those that did not."""
+    results = {
+        CONTROL: _result([0.0, 0.1, 0.2, 0.4]),
+        replace(CONTROL, seed=2): _result([0.0, 0.1, 0.2, 0.8]),
+        CUT: _result([0.2, 0.6, 0.6, 0.6]),
+        replace(CUT, seed=2): _result([0.2, 0.6, 0.6, 0.6]),
+    }
+    text = report(results, [*results, replace(CUT, seed=3)], ["one machine"])
+    row = next(line for line in text.splitlines() if line.startswith("| magnitude |"))
+    assert row.count("12.5; 1 of 2 did not") == 3
+    assert "Left out: 1 of 5 runs" in text
+    assert "- text, 13M, hidden, 400 steps: magnitude, seed 3" in text
+
+
+def test_pictures_hold_every_setting_with_a_control(tmp_path: Path) -> None:
+    """A setting that was begun would be in the table and in no picture."""
+    long = {replace(each, steps=3000): _result([0.0, 0.1], (0, 3000)) for each in (CONTROL, CUT)}
+    small = replace(CONTROL, size="L3-H384")
+    results = {CONTROL: _result([0.0, 0.1, 0.2, 0.4]), small: _result([0.0, 0.1, 0.2, 0.4]), **long}
+    written = plot(results, settings(list(results)), tmp_path)
+    assert [path.name for path in written] == [
+        "extraction-text-13m.png",
+        "extraction-text-l3-h384.png",
+    ]
+    assert all(path.stat().st_size > 1000 for path in written)
+
+
+def test_every_run_stands_once_and_has_a_name_of_its_own() -> None:
+    """Two runs with one lock would never run beside each other, or one never at all."""
+    wanted = cells()
+    assert len({cell.name for cell in wanted}) == len(wanted)
+
+
+def test_every_cut_has_its_control() -> None:
+    """There would be a curve, and nothing that says what it saves."""
+    compared = [cell for cell in cells() if cell.seed != SWEPT]
+    for cell in compared:
+        control = replace(cell, start=RANDOM, rate=chosen_rate(cell.task, cell.objective, RANDOM))
+        assert control in compared or replace(control, steps=3000) in compared, cell
+    for setting in settings(compared):
+        assert {cell.start for cell in compared if Setting.of(cell) == setting} > {RANDOM}
+
+
+def test_a_changed_objective_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table would hold numbers of settings that it no longer states."""
+    before = CONTROL.definition()
+    assert before == CONTROL.definition()
+    for changed in (Taught({"hidden": (1.0, HiddenMSE())}), Taught({}, "last")):
+        monkeypatch.setattr(conditions, "OBJECTIVES", {"hidden": changed})
+        assert CONTROL.definition() != before
+
+
+@pytest.mark.parametrize("steps", [20, 40, 150, 400, 3000])
+def test_curves_begin_at_zero_and_end_at_the_end(steps: int) -> None:
+    """Without the first point no start is ever ahead at once; without the last, none ends."""
+    found = measured_at(steps)
+    assert found[:4] == [0, 5, 7, 10]
+    assert found == sorted(set(found))
+    assert found[-1] == steps
+
+
+def test_starts_are_what_they_are_called() -> None:
+    """A control that was cut out of the teacher would save as much as any other start."""
+    torch.manual_seed(0)
+    teacher = tiny.model("Bert", "Model", num_hidden_layers=4, initializer_range=0.2)
+    size = "L2-H16-A2-F24"
+
+    def words(name: str, seed: int) -> torch.Tensor:
+        cell = replace(CONTROL, size=size, start=name, seed=seed)
+        return start(cell, teacher).get_input_embeddings().weight
+
+    whole = {tuple(column.tolist()) for column in teacher.get_input_embeddings().weight.T}
+    for name in STARTS:
+        taken = {tuple(column.tolist()) for column in words(name, 1).T}
+        assert len(taken & whole) == (0 if name == RANDOM else 16), name
+        assert torch.equal(words(name, 1), words(name, 1)), name
+        moves = not torch.equal(words(name, 1), words(name, 2))
+        assert moves == (name in (RANDOM, "ETD-Rand")), name
+
+
+def _trainer(tmp_path: Path) -> DistillationTrainer:
+    terms = {"hidden": (1.0, HiddenMSE())}
+    return runs.trainer(tmp_path, runs.HEADLESS, labelled=False, objectives=terms, max_steps=7)
+
+
+def _batch(count: int) -> dict[str, torch.Tensor]:
+    return runs.collate(runs.examples(count, runs.HEADLESS, labelled=False))
+
+
+def test_what_is_held_out_is_measured_as_it_is_learnt(tmp_path: Path) -> None:
+    """Another loss than the one that is trained could fall, or not, for reasons of its own."""
+    trainer, batches = _trainer(tmp_path), [_batch(3), _batch(4)]
+    found = [loss for _, loss in HeldOut(trainer, batches).results()]
+    model: Any = trainer.model.train()
+    learnt = [trainer.compute_loss(model, copy.copy(batch)).item() for batch in batches]
+    assert found == pytest.approx(learnt, rel=1e-5)
+    assert model.training
+
+
+def test_measuring_changes_nothing(tmp_path: Path) -> None:
+    """A student that is measured often would be another than one that is not."""
+    alone, measured = (_trainer(tmp_path) for _ in range(2))
+    held_out = HeldOut(measured, [_batch(4)])
+    curve = Curve(7, lambda: {"loss": next(held_out.results())[1]})
+    measured.add_callback(curve)
+    for each in (alone, measured):
+        set_seed(0)
+        each.train()
+    assert curve.points["step"] == [0, 5, 7]
+    assert curve.points["loss"][0] > curve.points["loss"][-1]
+    for name, tensor in measured.model.state_dict().items():
+        assert torch.equal(tensor, alone.model.state_dict()[name]), name
+
+
+def test_measures_are_named_as_they_are_kept() -> None:
+    """A column that no curve has would end the report after hours."""
+    kept = {TEXT: {"loss", "fidelity", "stsb"}, "trec": {"loss", "accuracy"}}
+    for task, names in kept.items():
+        assert {each.name for each in measures(task)} == names
+    assert Measure("loss", "", lower=True).better(2.0) == -2.0
