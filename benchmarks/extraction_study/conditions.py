@@ -56,8 +56,8 @@ RATES: Mapping[tuple[str, str], tuple[float, float]] = {
     ("trec", "logits"): (5e-4, 5e-4),
     ("sst2", USUAL): (5e-4, 5e-4),
 }
-"""(task, objective) -> learning rates from fresh weights, and from a cut: for each the best of those
-that were tried, by fidelity or accuracy at the end."""
+"""(task, objective) -> learning rates from fresh weights and from a cut: for each the best of those
+tried, by fidelity or accuracy at the end."""
 
 SHORT, LONG, OF_A_TASK = 400, 3000, 500
 
