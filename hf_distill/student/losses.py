@@ -76,16 +76,16 @@ def masked_lm_loss(teacher: PreTrainedModel, batch: Batch) -> Tensor:
             would be that of copying.
     """
     labels = batch.get("labels")
-    chosen, whole = 0, 0
+    got = "none"
     if labels is not None:
-        real = _real(batch, labels)
-        chosen, whole = int((labels[real] != IGNORED).sum()), int(real.sum())
-    if chosen in (0, whole):
-        raise ValueError(
-            f"batches must hold labels of some tokens for loss='masked-lm', got {chosen} of "
-            f"{whole}. Collate them with DataCollatorForLanguageModeling(tokenizer)."
-        )
-    return task_loss(teacher, batch)
+        labelled = labels[_real(batch, labels)] != IGNORED
+        if labelled.any() and not labelled.all():
+            return task_loss(teacher, batch)
+        got = f"{int(labelled.sum())} of {labelled.numel()}"
+    raise ValueError(
+        f"batches must hold labels of some tokens for loss='masked-lm', got {got}. "
+        "Collate them with DataCollatorForLanguageModeling(tokenizer)."
+    )
 
 
 class HiddenProbe:

@@ -140,7 +140,13 @@ class Masks:
         return (shown.to(dtype) * mask).to(shown.dtype)
 
     def gradients(self, loss: Tensor) -> Gradients:
-        """The loss's gradient in every mask, in float64 on the CPU; 0 where it depends on none."""
+        """The loss's gradient in every mask, in float64 on the CPU; 0 where it depends on none.
+
+        Raises:
+            ValueError: There were no masks on some units: their layer was not run, or not by its
+                modules, as when it is compiled.
+        """
+        self._check_run()
         masks = [mask for _, mask in self._made]
         # Nothing is accumulated: no tensor has a .grad, before or after.
         found = torch.autograd.grad(loss, masks, allow_unused=True, materialize_grads=True)
@@ -151,3 +157,15 @@ class Masks:
             for units, part in zip(site.units, parts, strict=True):
                 gathered.setdefault(units, []).append(part)
         return gathered
+
+    def _check_run(self) -> None:
+        ran = {units for site, _ in self._made for units in site.units}
+        missing = {units for site in self._sites for units in site.units} - ran
+        if missing:
+            names = ", ".join(
+                sorted({f"{units.axis} of layer {units.layer + 1}" for units in missing})
+            )
+            raise ValueError(
+                f"batches must run through every layer of the teacher, got none for {names}. "
+                "Load the teacher anew if it is compiled, and let the loss run all of it."
+            )
