@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_distill.recipe.lineage import Lineage
-from hf_distill.recipe.models import Start
 from hf_distill.recipe.schema import Data, Recipe
+from hf_distill.recipe.start import Start
 from hf_distill.release.card import DataFacts, Measured, ModelFacts, render
 from hf_distill.release.names import shown_name
 from hf_distill.training.trainer import DistillationTrainer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import transformers
@@ -16,19 +16,11 @@ from hf_distill.recipe.features import label_column
 from hf_distill.recipe.schema import TASKS, Recipe, Teacher
 from hf_distill.release.tokenizer import positions
 from hf_distill.signals.head import HEADS
-from hf_distill.student import IndexSets, extract, fresh, student_config
+from hf_distill.student import student_config
 from hf_distill.teacher.embedded import PACKAGE, PUBLISHED_AS, embedded_teacher
 from hf_distill.training.defaults import build_mixture
 from hf_distill.training.pairing import load_teacher, shape_in
 from hf_distill.training.teaching import check_together
-
-
-class Start(NamedTuple):
-    """A student before its first step."""
-
-    model: PreTrainedModel
-    indices: IndexSets | None
-    """What was cut out of the teacher, where it was."""
 
 
 def located(name: str) -> str:
@@ -166,42 +158,17 @@ def finished_teacher(recipe: Recipe, source: str, labels: Sequence[str]) -> PreT
     return teacher
 
 
-def begin_student(recipe: Recipe, teacher: PreTrainedModel, labels: Sequence[str]) -> Start:
-    """The student: cut out of a model, random in its shape, or loaded. The same every time.
-
-    Args:
-        recipe: The recipe.
-        teacher: The one whose weights are cut, unless the recipe names another.
-        labels: The classes in the student's order.
-
-    Raises:
-        ValueError: A loaded model has the classes in another order.
-    """
-    asked = recipe.student
-    if asked.size is None:
-        return Start(_loaded(recipe, str(asked.model), labels, "student.model"), None)
-    if asked.cut_from not in (None, FIRST):
-        teacher = _loaded(recipe, str(asked.cut_from), labels, "student.cut_from")
-    if asked.init == "random":
-        return Start(fresh(teacher, asked.size, recipe.seed, dropout=asked.dropout), None)
-    cut = extract(
-        teacher,
-        asked.size,
-        how=asked.how,
-        layers=asked.layers,
-        seed=recipe.seed,
-        dropout=asked.dropout,
-    )
-    return Start(cut.model, cut.indices)
-
-
 def reload(recipe: Recipe, folder: str) -> PreTrainedModel:
     """A model of the task as a user would load it."""
     return _auto(recipe).from_pretrained(folder, dtype=torch.float32)
 
 
-def _loaded(recipe: Recipe, name: str, labels: Sequence[str], key: str) -> PreTrainedModel:
-    """A model whose weights a student begins with."""
+def loaded(recipe: Recipe, name: str, labels: Sequence[str], key: str) -> PreTrainedModel:
+    """A model whose weights a student begins with.
+
+    Raises:
+        ValueError: There is no such model, or it has the classes in another order.
+    """
     held = _classes(load_config(name, key))
     if labels and sorted(held) == sorted(labels) and held != list(labels):
         raise ValueError(

@@ -22,7 +22,6 @@ from hf_distill.recipe.handover import card
 from hf_distill.recipe.lineage import Lineage, lineages
 from hf_distill.recipe.measure import circumstances, model_sizes, scores, speeds
 from hf_distill.recipe.models import (
-    begin_student,
     check_fit,
     choose_labels,
     load_config,
@@ -31,6 +30,7 @@ from hf_distill.recipe.models import (
 )
 from hf_distill.recipe.reading import plain, written
 from hf_distill.recipe.schema import Recipe
+from hf_distill.recipe.start import begin_student
 from hf_distill.recipe.teachers import (
     as_one,
     leading,
@@ -105,14 +105,14 @@ def _carry_out(
     site, teachers, bench = _teach(request, site, tell)
     recipe, lead = site.recipe, leading(site.recipe.teacher, teachers)
     if recipe.task == "text":
-        bench.models["start"] = begin_student(recipe, lead, site.labels).model
+        bench.models["start"] = begin_student(site, lead).model
     elif request.baseline:
         tell("Baseline: training the same start without a teacher.")
-        alone = train_alone(site, begin_student(recipe, lead, site.labels).model)
+        alone = train_alone(site, begin_student(site, lead).model)
         bench.models["baseline"], bench.seconds["baseline"] = _unwrapped(alone), alone.seconds
 
     tell("Student: training with the teacher.")
-    start = begin_student(recipe, lead, site.labels)
+    start = begin_student(site, lead)
     trained = distil(site, start.model, as_one(recipe.teacher, teachers))
     bench.seconds["student"] = trained.seconds
     cut = {} if start.indices is None else {EXTRACTION_FILE: start.indices.to_json()}

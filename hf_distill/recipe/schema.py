@@ -169,6 +169,10 @@ class Teacher(Section):
         return self.names[self.lead or 0]
 
 
+_CUT = {"how", "scored_on", "layers", "rescale_qk", "cut_from"}
+"""Keys of a student that say how it is cut out of a model."""
+
+
 class Student(Section):
     """Who learns, from what start."""
 
@@ -179,13 +183,18 @@ class Student(Section):
     init: Literal["extract", "random"] = Field(
         "extract", description="Weights cut out of the teacher, or random ones."
     )
-    how: Literal["magnitude", "stride", "random"] = Field(
+    how: Literal["magnitude", "stride", "random", "importance"] = Field(
         "magnitude", description="How the teacher's weights are chosen."
+    )
+    scored_on: PositiveInt | None = Field(
+        None, description="For importance: how many of the training examples it is taken from."
     )
     layers: str | list[int] = Field(
         "uniform", description="Which of the teacher's layers are copied."
     )
-
+    rescale_qk: bool = Field(
+        False, description="Whether queries of heads that are cut inside keep their scale."
+    )
     cut_from: str | None = Field(
         None,
         description="A path or Hub id: whose weights are cut, where it is not who teaches; "
@@ -202,16 +211,22 @@ class Student(Section):
             raise ValueError(
                 f"must be given a size or a model, got {got!r}. Name exactly one of the two."
             )
-        cut = {"init", "how", "layers", "dropout", "cut_from"} & self.model_fields_set
-        if self.model is not None and cut:
+        cut = _CUT & self.model_fields_set
+        sized = (cut | {"init", "dropout"}) & self.model_fields_set
+        if self.model is not None and sized:
             raise ValueError(
-                f"must be free of {', '.join(sorted(cut))} beside a model, got {self.model!r}. "
+                f"must be free of {', '.join(sorted(sized))} beside a model, got {self.model!r}. "
                 "They say how a student of some size begins."
             )
-        if self.init == "random" and self.cut_from is not None:
+        if self.init == "random" and cut:
             raise ValueError(
-                f"must be free of cut_from beside init random, got {self.cut_from!r}. Random "
+                f"must be free of {', '.join(sorted(cut))} beside init random, got it. Random "
                 "weights are cut from nobody."
+            )
+        if self.scored_on is not None and self.how != "importance":
+            raise ValueError(
+                f"must be free of scored_on beside how {self.how}, got {self.scored_on!r}. "
+                "Importance alone looks at examples."
             )
         return self
 

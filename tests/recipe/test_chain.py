@@ -448,4 +448,4 @@ def test_a_student_may_be_larger_than_the_assistant_it_is_not_cut_from(
     chain["student"] = {"size": "L3-H16-A2-F24", "cut_from": "teacher"}
     chain["objectives"] = {"kl": {"type": "KLDivergence"}}
     _run(chain, tmp_path / "out")
-    assert _kept(tmp_path / "out" / "student").layers == (1, 3, 4)
+    assert _kept(tmp_path / "out" / "student").sources == (1, 3, 4)

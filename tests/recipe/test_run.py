@@ -93,7 +93,7 @@ def test_student_is_complete(tmp_path: Path, classes: Recipes) -> None:
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert not {"is_local", "local_files_only"} & set(settings)
     kept = IndexSets.from_json((folder / EXTRACTION_FILE).read_text(encoding="utf-8"))
-    assert kept.layers == (2, 4)
+    assert kept.sources == (2, 4)
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "hf-distill train tiny.yaml" in card
     assert "layers 2, 4, by magnitude" in card

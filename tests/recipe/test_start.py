@@ -1,0 +1,58 @@
+"""What a student begins with, where the recipe's own examples decide on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_distill.recipe.faults import RecipeError
+from hf_distill.recipe.reading import checked
+from hf_distill.recipe.run import Request, run
+from hf_distill.recipe.start import SCORED_ON
+from hf_distill.student.indices import IndexSets
+from tests.recipe import examples
+
+SIZE = "L2-H16-A2-F24"
+
+
+def _sets(found: dict[str, Any], output: Path, student: dict[str, Any]) -> IndexSets:
+    """What a run with this student keeps of its teacher."""
+    recipe = checked({**found, "student": {"size": SIZE, **student}}, "recipe.yaml")
+    run(Request(recipe=recipe, name="tiny", output=output))
+    return IndexSets.load(output / "student")
+
+
+@pytest.mark.parametrize(
+    "task", ["text-classification", "token-classification", "question-answering", "text"]
+)
+def test_importance_is_taken_from_the_recipes_examples(task: str, tmp_path: Path) -> None:
+    """A student by importance that is cut by magnitude is published under the wrong name."""
+    found = examples.recipe(tmp_path, task)
+    scored = _sets(found, tmp_path / "scored", {"how": "importance"})
+    again = _sets(found, tmp_path / "again", {"how": "importance", "scored_on": SCORED_ON})
+    fewer = _sets(found, tmp_path / "fewer", {"how": "importance", "scored_on": 2})
+    plain = _sets(found, tmp_path / "plain", {"how": "magnitude"})
+    assert scored == again
+    assert scored not in (plain, fewer)
+    card = (tmp_path / "scored" / "student" / "README.md").read_text(encoding="utf-8")
+    assert "by importance" in card
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        ({"how": "magnitude", "scored_on": 5}, "free of scored_on beside how magnitude, got 5"),
+        ({"init": "random", "how": "stride"}, "free of how beside init random"),
+        ({"init": "random", "rescale_qk": True}, "free of rescale_qk beside init random"),
+        ({"how": "importance", "scored_on": 0}, "scored_on"),
+    ],
+)
+def test_settings_that_could_only_be_ignored_are_refused(
+    student: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """A control from random weights that seems to be cut by some rule."""
+    found = examples.recipe(tmp_path, "text-classification", student={"size": SIZE, **student})
+    with pytest.raises(RecipeError, match=message):
+        checked(found, "recipe.yaml")
