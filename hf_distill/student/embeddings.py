@@ -96,6 +96,9 @@ def compress_embeddings(
     embeddings and their norm stay. The table is written in place: a tied output head stays tied and
     so begins with it too, one of its own is left as it is.
 
+    Scores are in another basis than the teacher's channels, which layers that `extract` has cut out
+    of it expect: this start is for other students, from random weights or pretrained by themselves.
+
     Args:
         student: A model with the teacher's vocabulary and narrower word embeddings. It is changed.
         teacher: Fine-tuned, as a rule. It is not changed.
