@@ -13,9 +13,11 @@ from hf_distill.student.extract import Extraction, extract, fresh
 from hf_distill.student.factorised import load_factors, save_factors
 from hf_distill.student.folding import factorise_embeddings, fold_embeddings
 from hf_distill.student.importance import importance
+from hf_distill.student.importance_plot import plot_importance
 from hf_distill.student.indices import IndexSets
 from hf_distill.student.scores import Importance
 from hf_distill.student.size import PRESETS, Size
+from hf_distill.student.vocabulary import Trimmed, trim_vocabulary, used_tokens
 
 __all__ = [
     "CHOICES",
@@ -26,6 +28,7 @@ __all__ = [
     "Importance",
     "IndexSets",
     "Size",
+    "Trimmed",
     "compress_embeddings",
     "extract",
     "factorise",
@@ -35,6 +38,9 @@ __all__ = [
     "fresh",
     "importance",
     "load_factors",
+    "plot_importance",
     "save_factors",
     "student_config",
+    "trim_vocabulary",
+    "used_tokens",
 ]
