@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -228,20 +229,23 @@ def _energies(weight: Tensor, part: Part, size: Size) -> Iterator[tuple[str, Ten
 
 def _spread(weights: Mapping[str, Tensor], outer: Parts) -> tuple[Tensor, Tensor]:
     """Variance of the word embeddings, in the residual stream and in their own units."""
-    roles = {part.role: weights[name] for name, part in outer.items() if name in weights}
+    names = {part.role: name for name, part in outer.items() if name in weights}
     # In blocks: in float64, a large vocabulary would be twice the teacher's largest tensor.
-    blocks = roles["words.weight"].split(8192)
+    blocks = weights[names["words.weight"]].split(1024)
     count = sum(len(block) for block in blocks)
-    mean = torch.stack([exact(block).sum(dim=0) for block in blocks]).sum(dim=0) / count
-    projection = roles.get("embedding_projection.weight")
-    if projection is None:
-        squares = [(exact(block) - mean).square().sum(dim=0) for block in blocks]
-        spread = torch.stack(squares).sum(dim=0) / (count - 1)
+    mean = _total(exact(block).sum(dim=0) for block in blocks) / count
+    centred = (exact(block) - mean for block in blocks)
+    if "embedding_projection.weight" not in names:
+        spread = _total(block.square().sum(dim=0) for block in centred) / (count - 1)
         return spread, spread
-    centred = [exact(block) - mean for block in blocks]
-    covariance = torch.stack([block.T @ block for block in centred]).sum(dim=0) / (count - 1)
-    matrix = exact(projection)
+    covariance = _total(block.T @ block for block in centred) / (count - 1)
+    matrix = exact(weights[names["embedding_projection.weight"]])
     return ((matrix @ covariance) * matrix).sum(dim=1), covariance.diagonal().clone()
+
+
+def _total(parts: Iterable[Tensor]) -> Tensor:
+    """The sum of tensors, of which one at a time is held."""
+    return reduce(torch.add, parts)
 
 
 def exact(weight: Tensor) -> Tensor:

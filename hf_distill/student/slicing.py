@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,11 +47,20 @@ class Origin:
     """The teacher's tensor, by its name without the base model's prefix."""
     whole: tuple[int, ...]
     """Its shape."""
+    made: str = ""
+    """`neutral` (a value that changes nothing) or `new` (random) where nothing was its source."""
+    note: str = ""
+    """What else was done to it."""
 
     @property
     def kind(self) -> str:
-        """What was done: copied or cut."""
-        return "copied" if self.shape == self.whole else "cut"
+        """What was done: copied, cut, neutral or new."""
+        return self.made or ("copied" if self.shape == self.whole else "cut")
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
 
 
 def place(name: str, family: Anatomy) -> Place | None:
@@ -91,7 +101,9 @@ class Slicer:
                 masked: attention divides by sqrt(k_S) instead of sqrt(k_T).
         """
         self.weights, self.teacher, self.indices = weights, teacher, indices
-        self.factor = query_factor
+        self.query_factor, self.by_depth = query_factor, False
+        self.read: set[str] = set()
+        """The teacher's tensors that the student was filled with, by all the names of each."""
         self.outer: dict[str, Indices] = {
             HIDDEN: indices.hidden,
             EMBEDDING: indices.embedding,
@@ -108,9 +120,15 @@ class Slicer:
                 than its table says, or is not held in floating point: it could only stay random.
         """
         origins = []
-        for name, tensor, source, where in self._plan(student):
+        # Where scores are divided by the layer's number too (GPT-2), queries make up for a new one.
+        self.by_depth = getattr(student.config, "scale_attn_by_inverse_layer_idx", False)
+        family = anatomy(student.config)
+        for name, tensor, source, where in self._plan(student, family):
             weight = self.weights[source]
             _check_weight(source, weight, where)
+            gain = self._gain(source, where, family)
+            if gain:
+                weight = weight * self.weights[gain]
             cut = self._cut(weight, where, tuple(tensor.shape))
             if cut.shape != tensor.shape:
                 raise ValueError(
@@ -119,24 +137,27 @@ class Slicer:
                     " Correct its config."
                 )
             tensor.copy_(cut)
-            origins.append(Origin(name, tuple(tensor.shape), source, tuple(weight.shape)))
+            note = f"times {gain}" if gain else ""
+            origins.append(
+                Origin(name, tuple(tensor.shape), source, tuple(weight.shape), note=note)
+            )
         return tuple(origins)
 
-    def _plan(self, student: PreTrainedModel) -> list[tuple[str, Tensor, str, Place]]:
+    def _plan(
+        self, student: PreTrainedModel, family: Anatomy
+    ) -> list[tuple[str, Tensor, str, Place]]:
         """Each tensor of the student, by name, with the teacher's that it comes from."""
-        family, found, unknown = anatomy(student.config), [], []
+        found = []
+        unknown: list[str] = []
+        missing: list[str] = []
         for names, tensor in _tensors(student):
-            sources = filter(None, (self._source(name, family) for name in names))
-            source = next(sources, None)
-            if source is None:
-                unknown.append(names[0])
+            sources = [each for name in names if (each := self._source(name, family))]
+            if sources:
+                found.append((names[0], tensor, *sources[0]))
+                self.read.update(name for name, _ in sources)
             else:
-                found.append((names[0], tensor, *source))
-        if unknown:
-            raise ValueError(
-                f"teacher must consist of tensors that extraction knows how to cut, got {unknown!r}"
-                ". Extract from the model without this head, and load the head after."
-            )
+                (missing if place(names[0], family) else unknown).append(names[0])
+        _check_plan(unknown, missing)
         return found
 
     def _source(self, name: str, family: Anatomy) -> tuple[str, Place] | None:
@@ -153,6 +174,18 @@ class Slicer:
         source = f"{stack.path}.{layer}.{leaf}"
         return (source, where) if source in self.weights else None
 
+    def _gain(self, source: str, where: Place, family: Anatomy) -> str | None:
+        """The norm's weight that a projection takes up, as the student's first layer lacks it."""
+        if where.stack is None or where.layer > 0:
+            return None
+        stack = family.stacks[where.stack]
+        before = f"{stack.path}.{self._kept(where).source - 1}."
+        gain = before + stack.takes_up.get(source.removeprefix(before), "")
+        if gain not in self.weights:
+            return None
+        self.read.add(gain)
+        return gain
+
     def _kept(self, where: Place) -> LayerSets:
         return (self.indices.layers, self.indices.decoder)[where.stack or 0][where.layer]
 
@@ -167,7 +200,7 @@ class Slicer:
             if axes:
                 chosen = torch.tensor(self._joined(axes, sets), device=cut.device)
                 cut = cut.index_select(dimension, chosen)
-        return self._scaled(cut, where.part, sets)
+        return self._scaled(cut, where, sets)
 
     def _joined(self, axes: Sequence[str], sets: Mapping[str, Indices]) -> Indices:
         """What is kept of axes that lie one behind the other."""
@@ -178,18 +211,21 @@ class Slicer:
             found += [start + index for index in sets[axis]]
         return tuple(found)
 
-    def _scaled(self, cut: Tensor, part: Part, sets: Mapping[str, Indices]) -> Tensor:
-        """Queries multiplied by the factor; where they are normalised, that norm instead."""
+    def _scaled(self, cut: Tensor, where: Place, sets: Mapping[str, Indices]) -> Tensor:
+        """Queries multiplied by their factor; where they are normalised, that norm instead."""
+        factor = self.query_factor
+        if self.by_depth and where.stack is not None:
+            factor *= (where.layer + 1) / self._kept(where).source
         normalised = any(".q_norm." in name for name in self.weights)
         scaled = (CHANNEL,) if normalised else (QUERY, cross(QUERY))
-        if self.factor == 1 or (normalised and not part.role.startswith("query_norm")):
+        if factor == 1 or (normalised and not where.part.role.startswith("query_norm")):
             return cut
-        for dimension, axes in enumerate(part.runs):
+        for dimension, axes in enumerate(where.part.runs):
             start = 0
             for axis in axes:
                 length = len(sets[axis])
                 if axis in scaled:
-                    cut.narrow(dimension, start, length).mul_(self.factor)
+                    cut.narrow(dimension, start, length).mul_(factor)
                 start += length
         return cut
 
@@ -202,6 +238,19 @@ def _tensors(student: PreTrainedModel) -> list[tuple[list[str], Tensor]]:
         inner = inner_name(name, student.base_model_prefix)
         found.setdefault(key, ([], tensor))[0].append(inner)
     return list(found.values())
+
+
+def _check_plan(unknown: list[str], missing: list[str]) -> None:
+    if unknown:
+        raise ValueError(
+            f"teacher must consist of tensors that extraction knows how to cut, got {unknown!r}"
+            ". Extract from the model without this head, and load the head after."
+        )
+    if missing:
+        raise ValueError(
+            f"teacher must hold all that its class has, got nothing for {missing!r} of the "
+            "student. Load it in the class that it was trained in."
+        )
 
 
 def _check_weight(name: str, tensor: Tensor, where: Place) -> None:
