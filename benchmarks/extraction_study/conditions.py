@@ -20,7 +20,8 @@ TEXT = "text"
 """The part without a task: a sentence encoder learns from plain text."""
 RANDOM = "random"
 """Fresh weights: the control."""
-STARTS = (RANDOM, "stride", "ETD-Rand", "magnitude")
+IMPORTANCE = "ETD-Impt"
+STARTS = (RANDOM, "stride", "ETD-Rand", "magnitude", IMPORTANCE)
 SEEDS = (1, 2, 3)
 SWEPT = 0
 """The seed of the runs that rates were chosen by: no other run has it."""

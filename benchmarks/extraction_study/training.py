@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
+from datasets import Dataset
 from studies.tasks import Examples
 from studies.teachers import arguments, obtain_teacher, quiet
 from torch.utils.data import DataLoader
@@ -18,7 +19,7 @@ from transformers import AutoModel
 
 from extraction_study.conditions import OBJECTIVES, TEXT, USUAL, Cell
 from extraction_study.curve import Curve, HeldOut
-from extraction_study.starts import start
+from extraction_study.starts import obtain_scores, start
 from extraction_study.text import Text, read_text
 from hf_distill import DistillationTrainer
 from hf_distill.teacher.embedded import embedded_teacher
@@ -74,7 +75,7 @@ def _on_text(study: Study, cell: Cell) -> Outcome:
     taught = text.embed(teacher, text.held_out)
     reached = {"stsb": text.similarity(teacher), "fidelity": 1.0}
     trainer = DistillationTrainer(
-        start(cell, teacher),
+        _start(study, cell, teacher, text.train, text.collator),
         _arguments(study, cell),
         teacher=teacher,
         objectives=asked.terms,
@@ -102,7 +103,7 @@ def _on_a_task(study: Study, cell: Cell) -> Outcome:
     steps = TEACHER_STEPS.get(cell.task, -1)
     teacher, score = obtain_teacher(study.folder, cell.task, examples, study.precision, steps)
     trainer = DistillationTrainer(
-        start(cell, _faster(teacher)),
+        _start(study, cell, _faster(teacher), examples.train, examples.collator),
         _arguments(study, cell),
         teacher=teacher,
         objectives=None if cell.objective == USUAL else OBJECTIVES[cell.objective].terms,
@@ -135,6 +136,11 @@ def _trained(
     seconds = time.process_time() - began - curve.seconds
     score = curve.points["stsb" if cell.task == TEXT else "accuracy"][-1]
     return Outcome(score, curve.points, teacher, round(seconds, 1))
+
+
+def _start(study: Study, cell: Cell, teacher: Any, train: Dataset, collate: Any) -> Any:
+    scores = partial(obtain_scores, study.folder, cell.task, teacher, train, collate)
+    return start(cell, teacher, scores)
 
 
 def _faster(teacher: Any) -> Any:

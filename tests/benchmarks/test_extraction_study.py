@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from extraction_study import conditions
 from extraction_study.conditions import (
     RANDOM,
@@ -35,7 +37,7 @@ from extraction_study.saving import (
     reached_at,
     settings,
 )
-from extraction_study.starts import start
+from extraction_study.starts import obtain_scores, start
 from transformers import set_seed
 
 from hf_distill import DistillationTrainer
@@ -170,15 +172,18 @@ def test_curves_begin_at_zero_and_end_at_the_end(steps: int) -> None:
     assert found[-1] == steps
 
 
-def test_starts_are_what_they_are_called() -> None:
+def test_starts_are_what_they_are_called(tmp_path: Path) -> None:
     """A control that was cut out of the teacher would save as much as any other start."""
     torch.manual_seed(0)
     teacher = tiny.model("Bert", "Model", num_hidden_layers=4, initializer_range=0.2)
     size = "L2-H16-A2-F24"
 
+    train = Dataset.from_list([{"input_ids": [4, 5, 6 + at]} for at in range(8)])
+    scores = partial(obtain_scores, tmp_path, TEXT, teacher, train, runs.collate)
+
     def words(name: str, seed: int) -> torch.Tensor:
         cell = replace(CONTROL, size=size, start=name, seed=seed)
-        return start(cell, teacher).get_input_embeddings().weight
+        return start(cell, teacher, scores).get_input_embeddings().weight
 
     whole = {tuple(column.tolist()) for column in teacher.get_input_embeddings().weight.T}
     for name in STARTS:
@@ -187,6 +192,7 @@ def test_starts_are_what_they_are_called() -> None:
         assert torch.equal(words(name, 1), words(name, 1)), name
         moves = not torch.equal(words(name, 1), words(name, 2))
         assert moves == (name in (RANDOM, "ETD-Rand")), name
+    assert len({tuple(words(name, 1)[5].tolist()) for name in STARTS}) == len(STARTS)
 
 
 def _trainer(tmp_path: Path) -> DistillationTrainer:
