@@ -50,6 +50,7 @@ GPT2 = Anatomy(
         **table("positions", "wpe", POSITIONS),
         **norm("final_norm", "ln_f"),
         **_HEADS,
+        **linear("summary", "multiple_choice_head.summary", WHOLE, HIDDEN),
     },
     sizes=sizes(ffn="n_inner"),
 )

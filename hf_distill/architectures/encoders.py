@@ -215,7 +215,10 @@ DEBERTA_V2 = Anatomy(
         ),
     ),
     outer={
-        **_embeddings(),
+        **_embeddings(EMBEDDING),
+        **linear("embedding_projection", "embeddings.embed_proj", HIDDEN, EMBEDDING),
+        # The norm is behind the projection.
+        **norm("embedding_norm", "embeddings.LayerNorm"),
         **table("relative_positions", "encoder.rel_embeddings"),
         **norm("relative_norm", "encoder.LayerNorm"),
         "encoder.conv.conv.weight": Part("convolution.weight", (HIDDEN, HIDDEN, WHOLE)),
@@ -224,13 +227,14 @@ DEBERTA_V2 = Anatomy(
         **linear("pooler", "pooler.dense", HIDDEN, HIDDEN),
         **_TOKEN_HEADS,
         "cls.predictions.bias": Part("words_bias", (WHOLE,)),
-        **linear("lm_dense", "cls.predictions.transform.dense", HIDDEN, HIDDEN),
-        **norm("lm_norm", "cls.predictions.transform.LayerNorm"),
-        **linear("lm_decoder", "cls.predictions.decoder", WHOLE, HIDDEN),
+        **linear("lm_dense", "cls.predictions.transform.dense", EMBEDDING, HIDDEN),
+        **norm("lm_norm", "cls.predictions.transform.LayerNorm", EMBEDDING),
+        **linear("lm_decoder", "cls.predictions.decoder", WHOLE, EMBEDDING),
         **linear("lm_dense", "lm_predictions.lm_head.dense", HIDDEN, HIDDEN),
         **norm("lm_norm", "lm_predictions.lm_head.LayerNorm"),
         "lm_predictions.lm_head.bias": Part("words_bias", (WHOLE,)),
     },
+    sizes=sizes(embedding="embedding_size"),
     also={"pooler_hidden_size": "width"},
 )
 
@@ -246,6 +250,7 @@ MODERNBERT = Anatomy(
                 **linear("ffn_in", "mlp.Wi", (FFN, FFN), HIDDEN),
                 **linear("ffn_out", "mlp.Wo", HIDDEN, FFN),
             },
+            takes_up={"attn.Wqkv.weight": "attn_norm.weight"},
         ),
     ),
     outer={

@@ -97,6 +97,9 @@ class Stack:
     """Name below a layer -> what it is."""
     first: Parts = field(default_factory=dict)
     """The same, of what the first layer alone has and the others share."""
+    takes_up: Mapping[str, str] = field(default_factory=dict)
+    """Projection -> the norm before it that the first layer does without. Where another layer
+    becomes the first, the projection takes up the norm's gain."""
 
 
 _SIZES = {

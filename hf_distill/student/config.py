@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from transformers import PretrainedConfig
 
 from hf_distill.student.depth import source_layers
+from hf_distill.student.limits import check_cut
 from hf_distill.student.size import Size, fitting_size, write_size
 
 
@@ -37,9 +38,11 @@ def student_config(
     Raises:
         ValueError: The family cannot be cut, the size cannot be read, or such a student cannot be
             cut out of the teacher: it is deeper or wider, has more or larger heads or more
-            feed-forward neurons, or its width is not divisible by its heads.
+            feed-forward neurons, its width is not divisible by its heads, or what the teacher
+            computes would be another thing at such a size.
     """
     student, teacher = fitting_size(size, teacher_config), Size.of(teacher_config)
+    check_cut(student, teacher_config, layers)
     config = copy.deepcopy(teacher_config)
     write_size(student, config)
     if dropout is not None:

@@ -141,7 +141,8 @@ def fitting_size(
 def write_size(size: Size, config: PretrainedConfig) -> None:
     """Set the sizes in a config, under its family's names."""
     family = anatomy(config)
-    follows = Size(size.layers, size.width, size.heads, size.ffn)
+    # What a config leaves open follows; its feed-forward neurons are then four times the width.
+    follows = Size(size.layers, size.width, size.heads, 4 * size.width)
     for field, name in family.sizes.items():
         number = getattr(size, field)
         if field == "decoder" and not number:

@@ -1,0 +1,93 @@
+"""What of a teacher cannot be cut, or not in the direction that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from hf_distill.architectures import anatomy
+from hf_distill.student.size import Size
+
+_ROTATIONS = ("default", "linear", "dynamic", "llama3")
+"""Kinds of rotary positions that turn pair i of a head of d channels by i / d alone (`dynamic`: up
+to the trained length), so that evenly spaced pairs turn in a smaller head as they did."""
+
+
+def check_cut(
+    student: Size, teacher_config: PretrainedConfig, layers: str | Sequence[int]
+) -> None:
+    """Refuse what would silently be another computation than the teacher's.
+
+    Args:
+        student: What is asked for; it fits into the teacher.
+        teacher_config: The teacher's.
+        layers: As `extract` takes it.
+
+    Raises:
+        ValueError: The teacher cannot be cut so.
+    """
+    teacher = Size.of(teacher_config)
+    faults = list(_whole(teacher, teacher_config))
+    if anatomy(teacher_config).shared and layers != "uniform":
+        faults.append(
+            f"layers must be 'uniform' where one layer is run several times, got {layers!r}. "
+            "Leave it out."
+        )
+    if student.width != teacher.width:
+        faults += _narrower(teacher_config)
+    if student.head_size != teacher.head_size:
+        faults += _smaller_heads(teacher_config)
+    if faults:
+        raise ValueError(faults[0])
+
+
+def _whole(teacher: Size, config: Any) -> Iterator[str]:
+    """What speaks against any cut."""
+    family = anatomy(config)
+    if len(family.stacks) > 1 and config.is_decoder and not config.is_encoder_decoder:
+        yield (
+            f"teacher must have its encoder, got the decoder of a {config.model_type} alone. "
+            "Extract from the whole model, and take the student's decoder."
+        )
+    for name in ("num_hidden_groups", "inner_group_num"):
+        if getattr(config, name, 1) != 1:
+            yield (
+                f"{name} of the teacher must be 1, got {getattr(config, name)!r}. "
+                "Take an ALBERT of one layer that is run several times."
+            )
+    for name, field in family.also.items():
+        number = getattr(config, name, getattr(teacher, field))
+        if number != getattr(teacher, field):
+            yield (
+                f"{name} of the teacher must be its {field} ({getattr(teacher, field)}), "
+                f"got {number!r}. Take another teacher, or build the student from its own config."
+            )
+
+
+def _narrower(config: Any) -> Iterator[str]:
+    """What speaks against fewer hidden units."""
+    if getattr(config, "scale_embedding", False):
+        yield (
+            "width of size must be the teacher's where it multiplies embeddings by the root of "
+            f"its width (scale_embedding), got {config.scale_embedding!r}: words would weigh less "
+            "against positions. Cut heads and feed-forward neurons alone."
+        )
+    if getattr(config, "conv_kernel_size", 0) > 0 and getattr(config, "conv_groups", 1) != 1:
+        yield (
+            "width of size must be the teacher's where its convolution has groups of units, "
+            f"got {config.conv_groups} groups. Cut heads and feed-forward neurons alone."
+        )
+
+
+def _smaller_heads(config: Any) -> Iterator[str]:
+    """What speaks against fewer channels in a head."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(each for each in rope.values() if isinstance(each, dict))]
+    for kind in {each.get("rope_type", "default") for each in kinds} - set(_ROTATIONS):
+        yield (
+            f"rope_type of the teacher must be one of {', '.join(_ROTATIONS)} where its heads "
+            f"become smaller, got {kind!r}, which turns channels otherwise in smaller heads. "
+            "Keep the head size: name fewer heads, or none."
+        )
