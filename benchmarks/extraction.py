@@ -26,6 +26,8 @@ from extraction_study.saving import settings
 from studies.storage import finished, open_study, work
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
+BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
+
 
 def main() -> None:
     """Run what is missing of the study, report, and plot where asked."""
@@ -44,6 +46,11 @@ def main() -> None:
     text = report(results, wanted, machines)
     (folder / "report.md").write_text(text, encoding="utf-8")
     print(text, end="")
+    if options.write:
+        page = options.write.read_text(encoding="utf-8")
+        before, _, rest = page.partition(BEGIN)
+        after = rest.partition(END)[2]
+        options.write.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
     if options.plot:
         compared = settings([cell for cell in wanted if cell.seed != SWEPT])
         for path in plot(results, compared, options.plot):
@@ -55,6 +62,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of the data's folders")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-extraction"))
     parser.add_argument("--report", action="store_true", help="of what is finished; run nothing")
+    parser.add_argument("--write", type=Path, help=f"put the tables into a page, after {BEGIN}")
     parser.add_argument("--plot", type=Path, help="write the curves into this folder")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no run after these")
     parser.add_argument("--tasks", nargs="+", help="only these: text, trec, sst2")

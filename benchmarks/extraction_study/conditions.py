@@ -142,7 +142,7 @@ BATCHES: tuple[Batch, ...] = (
     Batch(TEXT, "13M", "hidden", CHOSEN, (LONG // 20, LONG * 3 // 20), FIRST),
     _sweep(TEXT, "relation", SHORT, (3e-4, 1e-3)),
     Batch(TEXT, "13M", "relation", STARTS, (SHORT,)),
-    Batch(TEXT, "13M", "hidden", CHOSEN[:1], (LONG,), FIRST),
+    Batch(TEXT, "13M", "hidden", CHOSEN, (LONG,), FIRST),
     Batch("trec", "13M", "logits", BOTH, (OF_A_TASK,)),
     Batch(TEXT, "L3-H384", "hidden", BOTH, (SHORT,)),
     Batch("sst2", "13M", USUAL, STARTS, (OF_A_TASK,)),

@@ -59,6 +59,9 @@ def _draw(axis: Any, results: Results, setting: Setting, measure: Measure) -> No
         if start == RANDOM:
             axis.axhline(means[-1], color=colour, linestyle=":", linewidth=0.8)
     axis.set_xscale("symlog", linthresh=5)
+    ticks = [step for step in (0, 5, 10, 30, 100, 300, 1000) if step < 0.7 * setting.steps]
+    axis.set_xticks([*ticks, setting.steps], [f"{step}" for step in (*ticks, setting.steps)])
+    axis.minorticks_off()
     axis.set_xlim(0, setting.steps)
     axis.set_xlabel("steps")
     axis.set_ylabel(measure.title)

@@ -21,12 +21,27 @@ from extraction_study.saving import (
 
 def report(results: Results, wanted: Sequence[Cell], machines: Sequence[str]) -> str:
     """All tables, and what is not in them."""
-    parts = []
-    for setting in settings([cell for cell in wanted if cell.seed != SWEPT]):
+    compared = settings([cell for cell in wanted if cell.seed != SWEPT])
+    parts = [_savings(results, compared)]
+    for setting in compared:
         parts += [_of_setting(results, setting), _of_fewer_steps(results, wanted, setting)]
     parts += [_sweeps(results), _left_out(results, wanted)]
     parts.append(f"Machine: {'; '.join(sorted(set(machines))) or 'none yet'}.")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _savings(results: Results, compared: Sequence[Setting]) -> str:
+    """One row for each measure of a setting, one column for each cut."""
+    rows = []
+    for setting in compared:
+        controls = of_setting(results, setting, RANDOM)
+        for measure in measures(setting.task) if controls else ():
+            ends = _ends(controls.values(), measure)
+            found = [_saved(fractions(results, setting, each, measure)) for each in STARTS[1:]]
+            rows.append(f"| {setting} | {measure.title} {ends} | {' | '.join(found)} |")
+    columns = " | ".join(STARTS[1:])
+    head = f"| % of the random start's steps | where it ends | {columns} |"
+    return "\n".join([head, f"| --- | --- |{' ---: |' * len(STARTS[1:])}", *rows]) if rows else ""
 
 
 def _of_setting(results: Results, setting: Setting) -> str:
@@ -34,18 +49,15 @@ def _of_setting(results: Results, setting: Setting) -> str:
     asked = measures(setting.task)
     rows = []
     for start in STARTS:
-        runs = of_setting(results, setting, start)
+        runs = of_setting(results, setting, start).values()
         if runs:
-            cells = [_ends(runs.values(), each) for each in asked]
-            cells += [_saved(fractions(results, setting, start, each)) for each in asked]
-            seconds = statistics.median(run["seconds"] for run in runs.values())
-            rows.append(f"| {start} | {' | '.join(cells)} | {len(runs)} | {seconds:.0f} |")
-    if not rows:
-        return ""
-    titles = [each.title for each in asked] + [f"% of steps, {each.title}" for each in asked]
-    columns = len(titles) + 2
-    head = f"| {setting}{_teacher(results, setting)} | {' | '.join(titles)} | seeds | CPU s |"
-    return "\n".join([head, f"| --- |{' ---: |' * columns}", *rows])
+            ends = " | ".join(_ends(runs, each) for each in asked)
+            seconds = statistics.median(run["seconds"] for run in runs)
+            begins = _ends(runs, asked[-1], at=0)
+            rows.append(f"| {start} | {begins} | {ends} | {len(runs)} | {seconds:.0f} |")
+    titles = " | ".join([f"{asked[-1].title} at step 0", *(each.title for each in asked)])
+    head = f"| {setting}{_teacher(results, setting)} | {titles} | seeds | CPU s |"
+    return "\n".join([head, f"| --- |{' ---: |' * (len(asked) + 3)}", *rows]) if rows else ""
 
 
 def _teacher(results: Results, setting: Setting) -> str:
@@ -56,9 +68,10 @@ def _teacher(results: Results, setting: Setting) -> str:
     return ""
 
 
-def _ends(runs: Collection[Mapping[str, Any]], measure: Measure) -> str:
-    ends = [run["curve"][measure.name][-1] for run in runs]
-    return f"{statistics.mean(ends):.3f}{_spread(ends, 3)}"
+def _ends(runs: Collection[Mapping[str, Any]], measure: Measure, at: int = -1) -> str:
+    """Of a measured point, the last without."""
+    values = [run["curve"][measure.name][at] for run in runs]
+    return f"{statistics.mean(values):.3f}{_spread(values, 3)}"
 
 
 def _saved(found: dict[int, float | None]) -> str:
