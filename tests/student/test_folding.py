@@ -259,10 +259,11 @@ def test_copies_are_by_themselves() -> None:
     assert gap(said(other, given), before) == 0
 
 
+@pytest.mark.parametrize("family", ["Bert", "GPT2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_types_are_kept(dtype: torch.dtype) -> None:
+def test_types_are_kept(dtype: torch.dtype, family: str) -> None:
     """Under autocast a product is in half precision, and with it a decoder's residual stream."""
-    model = made().to(dtype)
+    model = made(family).to(dtype)
     factorise_embeddings(model, RANK)
     tokens = torch.tensor([[5, 6]])
     assert {each.dtype for each in embeddings(model).parameters()} == {dtype}
