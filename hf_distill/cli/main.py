@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from hf_distill.cli.extract import extract
 from hf_distill.cli.layers import layers
 from hf_distill.cli.list import list_
 from hf_distill.cli.quickstart import quickstart
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train)
+app.command("extract")(extract)
 app.command("quickstart")(quickstart)
 app.command("layers")(layers)
 app.command("list")(list_)

@@ -41,11 +41,16 @@ def read_sentences(source: str) -> list[str]:
     if path.is_file() and kind in ("txt", "md", "rst", ""):
         texts: Iterable[str] = [path.read_text(encoding="utf-8")]
     else:
-        texts = _column(source, kind if path.is_file() else None)
+        texts = column(source, kind if path.is_file() else None)
     return list(dict.fromkeys(sentence for text in texts for sentence in sentences(text)))
 
 
-def _column(source: str, kind: str | None) -> Iterable[str]:
+def column(source: str, kind: str | None) -> Iterable[str]:
+    """The column `text` of a file of this kind, or of a data set on the Hub.
+
+    Raises:
+        ValueError: The kind is unknown, or there is no such column.
+    """
     from datasets import load_dataset
 
     if kind not in (None, "parquet", "csv", "json", "jsonl"):

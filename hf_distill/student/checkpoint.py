@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 import transformers
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
@@ -24,6 +25,10 @@ from hf_distill.student.slicing import inner_name
 
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """What checkpoints of before 2019 call a norm's tensors."""
+
+
+_NO_WEIGHTS = re.compile(r"\.(position_ids|attn\.bias|attn\.masked_bias|rotary_emb\.inv_freq)$")
+"""Constants that old checkpoints hold, and that models compute now."""
 
 
 class Checkpoint(Mapping[str, Tensor]):
@@ -45,7 +50,8 @@ class Checkpoint(Mapping[str, Tensor]):
         for path in files:
             with safe_open(path, "pt") as held:
                 for key in held.keys():  # noqa: SIM118  It is no mapping.
-                    self._places[inner_name(_present_name(key), prefix)] = path, key
+                    if not _NO_WEIGHTS.search(key):
+                        self._places[inner_name(_present_name(key), prefix)] = path, key
         self.dtype = dtype or self._own_dtype()
 
     def __getitem__(self, name: str) -> Tensor:
@@ -89,6 +95,8 @@ class Original:
     """Name without the base model's prefix -> tensor."""
     dtype: torch.dtype
     device: torch.device
+    generation: GenerationConfig | None = None
+    """How it writes, where it can."""
 
     @classmethod
     def of(cls, teacher: PreTrainedModel | str | Path) -> Original:
@@ -106,7 +114,10 @@ class Original:
             weights = {
                 inner_name(name, prefix): each for name, each in teacher.state_dict().items()
             }
-            return cls(type(teacher), teacher.config, weights, teacher.dtype, teacher.device)
+            generation = teacher.generation_config if teacher.can_generate() else None
+            return cls(
+                type(teacher), teacher.config, weights, teacher.dtype, teacher.device, generation
+            )
         if not isinstance(teacher, (str, Path)):
             raise ValueError(
                 f"teacher must be a transformers model, got {type(teacher).__name__!r}. "
@@ -123,7 +134,8 @@ def _read(source: str) -> Original:
     if not files:
         return Original.of(kind.from_pretrained(source))
     weights = Checkpoint(files, kind.base_model_prefix, config.dtype)
-    return Original(kind, config, weights, weights.dtype, torch.device("cpu"))
+    generation = _generation(source) if kind.can_generate() else None
+    return Original(kind, config, weights, weights.dtype, torch.device("cpu"), generation)
 
 
 def _config(source: str) -> Any:
@@ -135,6 +147,13 @@ def _config(source: str) -> Any:
             f"teacher must be a model's folder or its name on the Hub, got {source!r}: {told}. "
             "Correct the name."
         ) from error
+
+
+def _generation(source: str) -> Any:
+    try:
+        return GenerationConfig.from_pretrained(source)
+    except OSError:  # Its model's config says all.
+        return None
 
 
 def _kind(config: Any) -> Any:

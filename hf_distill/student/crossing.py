@@ -98,8 +98,11 @@ class Crossed(Mapping[str, Tensor]):
             for name, shape in inner.items()
             if (where := place(name, anatomy(config))) is not None
         }
-        # A base model does without a pooler rather than with a random one.
-        without = {"pooler.weight", "pooler.bias"} if _head(config, kind) == "Model" else ()
+        # A base model does without a pooler rather than with a random one, and a decoder that no
+        # file holds is tied to the embeddings.
+        without = {"lm_decoder.weight"}
+        if _head(config, kind) == "Model":
+            without |= {"pooler.weight", "pooler.bias"}
         self.traces = {
             name: trace
             for name, trace in traces.items()

@@ -7,6 +7,7 @@ over fewer units.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -155,6 +156,8 @@ def _blank(original: Original, config: PretrainedConfig, seed: int) -> PreTraine
     pooled = any(name.startswith("pooler.") for name in original.weights)
     if bare is student and not pooled and getattr(bare, "pooler", None) is not None:
         bare.pooler = None  # A teacher built with add_pooling_layer=False.
+    if original.generation is not None:
+        student.generation_config = copy.deepcopy(original.generation)
     # Module's own `to`: the override of PreTrainedModel hides its types.
     nn.Module.to(student, device=original.device, dtype=original.dtype)
     return student.eval()
