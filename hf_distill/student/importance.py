@@ -7,7 +7,7 @@ heads and neurons as in DynaBERT, Hou et al. 2020, arXiv 2004.04037).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -165,7 +165,7 @@ def _scores(gradients: Gradients, size: Size, hidden: Aggregation) -> dict[str, 
 
 
 def _of_attention(
-    name: str, gradients: Gradients, units: Units, axis: Any, size: Size
+    name: str, gradients: Gradients, units: Units, axis: Callable[[str], str], size: Size
 ) -> dict[str, Tensor]:
     """Heads and channels of one attention.
 

@@ -28,7 +28,8 @@ _WRITTEN = {
     "cross_key",
     "embedding_projection",
 }
-"""Roles of the projections that write it."""
+"""Roles of the projections that write it. Those of relative positions lose the same channels, so
+these count in their scores."""
 
 
 class Units(NamedTuple):
@@ -68,10 +69,8 @@ def sites(teacher: nn.Module) -> list[Site]:
     found = []
     for name in base.state_dict():
         where = place(name, family)
-        if where is None or not where.part.role.endswith(".weight"):
-            continue
-        role, axes = where.part.role.removesuffix(".weight"), _axes(where.part)
-        if role not in _READ | _WRITTEN and not _is_norm(where.part):
+        axes = () if where is None else _axes(where.part)
+        if where is None or not axes:
             continue
         units = tuple(
             Units(None, 0, HIDDEN if alike else axis)
@@ -79,20 +78,22 @@ def sites(teacher: nn.Module) -> list[Site]:
             else Units(where.stack, where.layer, axis)
             for axis in axes
         )
+        role = where.part.role.removesuffix(".weight")
         module = base.get_submodule(name.removesuffix(".weight"))
         found.append(Site(module, units, role in _READ))
     return found
 
 
-def _is_norm(part: Part) -> bool:
-    return part.role.endswith("_norm.weight") and part.axes in ((HIDDEN,), (EMBEDDING,))
-
-
 def _axes(part: Part) -> tuple[str, ...]:
-    """The axes of a norm, and of a projection those on the side where its units are."""
-    if part.role == "embedding_projection.weight":
+    """Of a norm, its axis; of a projection, those on the side where its units are; () of others."""
+    role = part.role.removesuffix(".weight")
+    if role == "embedding_projection":
         return (HIDDEN,)
-    return next((run for run in part.runs if run != (HIDDEN,)), (HIDDEN,))
+    if role in _READ | _WRITTEN:
+        return next(run for run in part.runs if run != (HIDDEN,))
+    if role.endswith("_norm") and part.axes in ((HIDDEN,), (EMBEDDING,)):
+        return part.runs[0]
+    return ()
 
 
 class Masks:
