@@ -56,32 +56,10 @@ def student_config(
     return config
 
 
-_DROPOUTS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "classifier_dropout",
-    "classifier_dropout_prob",
-    "pooler_dropout",
-    "summary_last_dropout",
-    "summary_first_dropout",
-    "dropout",
-    "dropout_rate",
-    "attention_dropout",
-    "activation_dropout",
-    "embedding_dropout",
-    "mlp_dropout",
-    "seq_classif_dropout",
-    "qa_dropout",
-    "resid_pdrop",
-    "embd_pdrop",
-    "attn_pdrop",
-)
-"""What families call the probability that something is dropped."""
-
-
 def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}. 0 is none.")
-    for name in _DROPOUTS:
-        if hasattr(config, name):
-            setattr(config, name, dropout)
+    named = {name for name in vars(config) if "drop" in name and "layerdrop" not in name}
+    # Classifiers of decoders drop a tenth where their config says nothing.
+    for name in named | {"classifier_dropout"}:
+        setattr(config, name, dropout)

@@ -15,9 +15,7 @@ _ROTATIONS = ("default", "linear", "dynamic", "llama3")
 to the trained length), so that evenly spaced pairs turn in a smaller head as they did."""
 
 
-def check_cut(
-    student: Size, teacher_config: PretrainedConfig, layers: str | Sequence[int]
-) -> None:
+def check_cut(student: Size, teacher_config: PretrainedConfig, layers: str | Sequence[int]) -> None:
     """Refuse what would silently be another computation than the teacher's.
 
     Args:
@@ -28,15 +26,24 @@ def check_cut(
     Raises:
         ValueError: The teacher cannot be cut so.
     """
-    teacher = Size.of(teacher_config)
+    teacher, family = Size.of(teacher_config), anatomy(teacher_config)
     faults = list(_whole(teacher, teacher_config))
-    if anatomy(teacher_config).shared and layers != "uniform":
+    if family.shared and layers != "uniform":
         faults.append(
             f"layers must be 'uniform' where one layer is run several times, got {layers!r}. "
             "Leave it out."
         )
-    if student.width != teacher.width:
-        faults += _narrower(teacher_config)
+    if "head_size" not in family.sizes and student.head_size * student.heads != student.width:
+        faults.append(
+            f"head_size of size must be width over heads in a {teacher_config.model_type}, "
+            f"got {student.head_size!r}. Leave it out."
+        )
+    if student.width != teacher.width and getattr(teacher_config, "scale_embedding", False):
+        faults.append(
+            "width of size must be the teacher's where embeddings are multiplied by the root of "
+            f"the width (scale_embedding), got {student.width!r}: words would weigh less against "
+            "positions. Cut heads and feed-forward neurons alone."
+        )
     if student.head_size != teacher.head_size:
         faults += _smaller_heads(teacher_config)
     if faults:
@@ -51,11 +58,11 @@ def _whole(teacher: Size, config: Any) -> Iterator[str]:
             f"teacher must have its encoder, got the decoder of a {config.model_type} alone. "
             "Extract from the whole model, and take the student's decoder."
         )
-    for name in ("num_hidden_groups", "inner_group_num"):
+    for name in ("num_hidden_groups", "inner_group_num", "conv_groups"):
         if getattr(config, name, 1) != 1:
             yield (
-                f"{name} of the teacher must be 1, got {getattr(config, name)!r}. "
-                "Take an ALBERT of one layer that is run several times."
+                f"{name} of the teacher must be 1, got {getattr(config, name)!r}: its parts would "
+                "be cut as one. Take another teacher, or build the student from its own config."
             )
     for name, field in family.also.items():
         number = getattr(config, name, getattr(teacher, field))
@@ -64,21 +71,6 @@ def _whole(teacher: Size, config: Any) -> Iterator[str]:
                 f"{name} of the teacher must be its {field} ({getattr(teacher, field)}), "
                 f"got {number!r}. Take another teacher, or build the student from its own config."
             )
-
-
-def _narrower(config: Any) -> Iterator[str]:
-    """What speaks against fewer hidden units."""
-    if getattr(config, "scale_embedding", False):
-        yield (
-            "width of size must be the teacher's where it multiplies embeddings by the root of "
-            f"its width (scale_embedding), got {config.scale_embedding!r}: words would weigh less "
-            "against positions. Cut heads and feed-forward neurons alone."
-        )
-    if getattr(config, "conv_kernel_size", 0) > 0 and getattr(config, "conv_groups", 1) != 1:
-        yield (
-            "width of size must be the teacher's where its convolution has groups of units, "
-            f"got {config.conv_groups} groups. Cut heads and feed-forward neurons alone."
-        )
 
 
 def _smaller_heads(config: Any) -> Iterator[str]:

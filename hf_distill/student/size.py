@@ -56,7 +56,7 @@ class Size:
             object.__setattr__(self, name, number)
 
     def __str__(self) -> str:
-        """The size as a name that `student_config` reads: L6-H384-A12-F1536."""
+        """The size as a name: L6-H384-A12-F1536; what it leaves out follows as in BERT."""
         follows = Size(self.layers, self.width, self.heads, self.ffn)
         extra = "".join(
             f"-{letter}{getattr(self, name)}"
@@ -182,6 +182,7 @@ def _named(
 def _read_mapping(size: Mapping[str, Any], config: PretrainedConfig) -> dict[str, int]:
     family = {name: field for field, name in anatomy(config).sizes.items()}
     fields = {name: field for field, name in sizes().items() if field in family.values()} | family
+    fields |= {own: fields[name] for name, own in config.attribute_map.items() if name in fields}
     for name, number in size.items():
         if name not in fields:
             near = difflib.get_close_matches(str(name), fields, n=1)

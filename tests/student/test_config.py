@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from torch import nn
 from transformers import BertConfig, BertModel, FNetConfig
 
 from hf_distill.student import PRESETS, Size, student_config
 from tests import tiny
+from tests.student.teachers import CASES
 
 BASE = BertConfig()
 """BERT-base: L12-H768-A12-F3072, vocabulary 30522, 512 positions."""
@@ -45,6 +48,67 @@ def test_sizes_are_read_and_filled_in(size: Any, expected: str) -> None:
     assert str(Size.of(config)) == expected
     assert config.vocab_size == BASE.vocab_size
     assert str(Size.of(student_config(expected, BASE))) == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "expected"),
+    [
+        ("DistilBert", "L1-H16-F20", "L1-H16-A2-F20"),
+        ("Electra", "L1-H16-E8", "L1-H16-A2-F24-E8"),
+        ("Electra", "L1", "L1-H32-A4-F48-E16"),
+        ("Albert", "L1-H16-E8", "L1-H16-A2-F24-E8"),
+        ("DebertaV2", "L1-H16-A4", "L1-H16-A4-F24"),
+        ("MPNet", "L1-H16", "L1-H16-A2-F24"),
+        ("ModernBert", "L1-H16-A4", "L1-H16-A4-F24"),
+        ("GPT2", {"n_layer": 1, "n_embd": 16, "n_inner": 20}, "L1-H16-A2-F20"),
+        ("Llama", "L1-H16", "L1-H16-A2-F24-G1"),
+        ("Llama", "L1-A2", "L1-H32-A2-F48-K8-G1"),
+        ("Llama", "L1-K4", "L1-H32-A4-F48-K4-G2"),
+        ("Qwen2", "L1-A2-G2", "L1-H32-A2-F48-K8"),
+        ("Qwen3", "L1-H16-A4", "L1-H16-A4-F24-G2"),
+        ("Qwen3", {"head_dim": 8}, "L2-H32-A4-F48-G2"),
+        ("T5", "L1-H16", "L1-H16-A2-F24-K16-D1"),
+        ("T5", "L2-D1-F20", "L2-H32-A4-F20-K16-D1"),
+        ("T5", {"d_kv": 8, "num_decoder_layers": 1}, "L2-H32-A4-F48-D1"),
+        ("Bart", "L1-H16-D2", "L1-H16-A2-F24-D2"),
+        ("Bart", {"decoder_layers": 1, "encoder_layers": 2}, "L2-H32-A4-F48-D1"),
+    ],
+)
+def test_every_family_is_sized_by_its_own_names(family: str, size: Any, expected: str) -> None:
+    """A size written under a name that the family does not read leaves the teacher's."""
+    teacher = tiny.config(family)
+    config = student_config(size, teacher)
+    assert str(Size.of(config)) == expected
+    assert str(Size.of(type(config)(**config.to_dict()))) == expected
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_dropout_reaches_every_part_of_every_family(name: str) -> None:
+    """One of a family's own names forgotten: the student trains with what it was to do without."""
+    family, head, changes = CASES[name]
+    model = tiny.model(family, head, **changes)
+    model = type(model)(student_config("L1", model.config, dropout=0.25))
+    rates = {
+        path: module.p for path, module in model.named_modules() if isinstance(module, nn.Dropout)
+    }
+    functional = {
+        path: module.dropout
+        for path, module in model.named_modules()
+        if isinstance(getattr(module, "dropout", None), float)
+    }
+    assert set({**rates, **functional}.values()) <= {0.25}, rates
+    assert rates or functional or family in ("Llama", "Qwen2", "Qwen3")
+
+
+@pytest.mark.parametrize(("inner", "size", "neurons"), [(None, "L1", 128), (None, "L1-F20", 20)])
+def test_gpt2_s_neurons_are_set_where_its_config_leaves_them_open(
+    inner: int | None, size: str, neurons: int
+) -> None:
+    """Every GPT-2 names none: four times the width, which a smaller number must override."""
+    config = student_config(size, tiny.config("GPT2", intermediate_size=inner))
+    model = transformers.GPT2Model(config)
+    assert model.h[0].mlp.c_fc.weight.shape == (32, neurons)
+    assert Size.of(config).ffn == neurons
 
 
 def test_heads_keep_the_teachers_head_size() -> None:
@@ -105,6 +169,7 @@ def test_layer_types_follow_the_layers_kept() -> None:
         ("14M", r"size must be one of 13M, 22M, 33M or like .*, got '14M'\. Did you mean"),
         ("small", r"size must be one of .*, got 'small'"),
         ("H384-L6", r"size must be one of"),
+        ({"num_key_value_heads": 2}, r"got 'num_key_value_heads'"),
         (22, r"size must be one of .*, got 22"),
         ({"hiden_size": 64}, r"got 'hiden_size'\. Did you mean 'hidden_size'"),
         ({"hidden_size": "64"}, r"hidden_size must be an int, got '64'"),
