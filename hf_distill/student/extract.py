@@ -1,8 +1,11 @@
 """Extract, then distil: a student cut out of its teacher (ETD, Chen et al. 2021, arXiv 2104.11928).
 
 What a cut preserves: feed-forward neurons and whole heads give the teacher with the others masked;
-channels inside heads do so after `rescale_qk`; hidden units do not, since LayerNorm then averages
-over fewer units.
+channels inside heads do so after `rescale_qk`, of rotated heads where the smaller size divides the
+larger; hidden units do not, since norms then average over fewer units. The head of T5 (not of 1.1)
+divides by the root of its own width, so that a narrower student's logits keep their scale.
+ModernBERT's first layer has no norm before its attention: where another layer becomes the first,
+its projection takes up the norm's gain.
 """
 
 from __future__ import annotations
