@@ -148,7 +148,13 @@ def _loaded(tokenizer: PreTrainedTokenizerBase, state: dict[str, Any]) -> PreTra
         text = json.dumps(state, ensure_ascii=False)
         (Path(folder) / "tokenizer.json").write_text(text, encoding="utf-8")
         found = type(tokenizer).from_pretrained(folder)
-    _check_same(tokenizer, Tokenizer.from_str(text), found.backend_tokenizer)
+    asked = Tokenizer.from_str(text)
+    # Not every class reads them from the file.
+    if asked.truncation is not None:
+        found.backend_tokenizer.enable_truncation(**asked.truncation)
+    if asked.padding is not None:
+        found.backend_tokenizer.enable_padding(**asked.padding)
+    _check_same(tokenizer, asked, found.backend_tokenizer)
     found.name_or_path = tokenizer.name_or_path
     for side in ("padding_side", "truncation_side"):
         setattr(found, side, getattr(tokenizer, side))

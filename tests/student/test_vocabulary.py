@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,7 @@ def test_rare_tokens_go_and_named_ones_stay() -> None:
 
 def test_used_tokens_counts_all_and_only_texts() -> None:
     """A limit of length that was set for training would hide the end of every long text."""
-    tokenizer = vocabularies.tokenizer("Bert")
+    tokenizer = copy.deepcopy(vocabularies.tokenizer("Bert"))
     before = tokenizer("ka", padding="max_length", max_length=4, truncation=True)
     state = tokenizer.backend_tokenizer.to_str()
 
@@ -191,6 +192,8 @@ def test_used_tokens_counts_all_and_only_texts() -> None:
     assert counts == {ids["mi"]: 13500, ids["ka"]: 1500}
     assert tokenizer.backend_tokenizer.to_str() == state
     assert tokenizer("ka", padding="max_length", max_length=4, truncation=True) == before
+    trimmed = trim_vocabulary(_model("Bert"), tokenizer, ["ka mi to vor sel"])
+    assert len(trimmed.tokenizer.backend_tokenizer.encode("ka mi to vor sel").ids) == 4
 
 
 def test_words_and_texts() -> None:
