@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=11, help="measured steps of each (11)")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them (2)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--vocabulary", type=int, default=30522, help="mBERT's: 119547 (30522)")
     parser.add_argument("--sentences", type=int, default=500, help="for what ranks keep (500)")
     parser.add_argument("--pairs", help="parquet file of sentence1, sentence2, label: ranks them")
     parser.add_argument("--part", choices=("steps", "ranks"), help="one of the two; else both")
@@ -61,7 +62,7 @@ def main() -> None:
 
 def steps(options: argparse.Namespace) -> None:
     """Time and memory of a step."""
-    students = {name: student(name) for name in VARIANTS}
+    students = {name: student(name, options.vocabulary) for name in VARIANTS}
     print("| word embeddings | trained numbers | gradients, MB | optimizer, MB |")
     print("| --- | ---: | ---: | ---: |")
     for name, (_, optimizer) in students.items():
@@ -75,16 +76,19 @@ def steps(options: argparse.Namespace) -> None:
             found = times(students, batch, length, options)
             print(f"| {threads} | {batch} x {length} | {row(found)} |", flush=True)
     print(
-        f"\nStudent L6-H256, vocabulary 30522, float32: forward, backward, fused AdamW; medians of "
-        f"{options.steps} interleaved steps. Others: time as a part of the ordinary student's, "
-        f"with quartiles of the paired ratios. Machine: {machine()}.\n"
+        f"\nStudent L6-H256, vocabulary {options.vocabulary}, float32: forward, backward, fused "
+        f"AdamW; medians of {options.steps} interleaved steps. Others: time as a part of the "
+        f"ordinary student's, with quartiles of the paired ratios. Machine: {machine()}.\n"
     )
 
 
-def student(name: str) -> tuple[BertForSequenceClassification, torch.optim.Optimizer]:
+def student(
+    name: str, vocabulary: int
+) -> tuple[BertForSequenceClassification, torch.optim.Optimizer]:
     """The 13M student with one kind of word embeddings, and its optimizer after one step."""
     torch.manual_seed(0)
     config = BertConfig(
+        vocab_size=vocabulary,
         hidden_size=256,
         num_hidden_layers=6,
         num_attention_heads=8,
@@ -99,7 +103,7 @@ def student(name: str) -> tuple[BertForSequenceClassification, torch.optim.Optim
 
 
 def examples(batch: int, length: int) -> tuple[Tensor, Tensor]:
-    """Random tokens, full length, and labels."""
+    """Random tokens that every vocabulary has, full length, and labels."""
     return torch.randint(1000, 30000, (batch, length)), torch.randint(0, 2, (batch,))
 
 

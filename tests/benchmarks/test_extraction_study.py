@@ -194,6 +194,21 @@ def test_starts_are_what_they_are_called(tmp_path: Path) -> None:
     assert len({tuple(words(name, 1)[5].tolist()) for name in STARTS}) == len(STARTS)
 
 
+def test_where_only_layers_are_left_out_every_cut_is_the_same(tmp_path: Path) -> None:
+    """The study leaves starts out of such a size, since there is nothing to choose."""
+    torch.manual_seed(0)
+    teacher = tiny.model("Bert", "Model", num_hidden_layers=4)
+    train = Dataset.from_list([{"input_ids": [4, 5, 6 + at]} for at in range(8)])
+    scores = partial(obtain_scores, tmp_path, TEXT, teacher, train, runs.collate)
+    cut, *others = (
+        start(replace(CONTROL, size="L2", start=name), teacher, scores).state_dict()
+        for name in STARTS
+        if name != RANDOM
+    )
+    for other in others:
+        assert all(torch.equal(cut[name], other[name]) for name in cut)
+
+
 def _trainer(tmp_path: Path) -> DistillationTrainer:
     terms = {"hidden": (1.0, HiddenMSE())}
     return runs.trainer(tmp_path, runs.HEADLESS, labelled=False, objectives=terms, max_steps=7)
