@@ -122,34 +122,38 @@ def _sweep(task: str, objective: str, steps: int, rates: Sequence[float]) -> Bat
     return Batch(task, "13M", objective, BOTH, (steps,), (SWEPT,), rates)
 
 
-CUTS = STARTS[1:]
-CHOSEN = tuple(start for start in CUTS if start != "stride")
+CHOSEN = ("ETD-Rand", "magnitude", IMPORTANCE)
 """Cuts that are followed further."""
 BOTH = (RANDOM, "magnitude")
 """Where only layers are left out, every cut is the same."""
 FIRST, OTHERS = SEEDS[:1], SEEDS[1:]
+PARTS_OF_SHORT = (SHORT // 20, SHORT // 10)
+PARTS_OF_LONG = (LONG // 20, LONG * 3 // 20)
 
 BATCHES: tuple[Batch, ...] = (
     _sweep(TEXT, "hidden", SHORT, (3e-4, 1e-3, 3e-3)),
     Batch(TEXT, "13M", "last", (RANDOM,), (SHORT,), (SWEPT,), (3e-4, 1e-3, 3e-3)),
     Batch(TEXT, "13M", "last", ("magnitude",), (SHORT,), (SWEPT,)),
     Batch(TEXT, "13M", "hidden", STARTS, (SHORT,), FIRST),
-    Batch(TEXT, "13M", "hidden", BOTH, (LONG,), FIRST),
+    Batch(TEXT, "13M", "hidden", (*BOTH, IMPORTANCE), (LONG,), FIRST),
+    Batch(TEXT, "13M", "hidden", CHOSEN, PARTS_OF_SHORT, FIRST),
     _sweep("trec", USUAL, OF_A_TASK, (2e-4, 5e-4, 1e-3)),
-    Batch(TEXT, "13M", "hidden", CHOSEN, (SHORT // 20, SHORT // 10), FIRST),
     Batch("trec", "13M", USUAL, STARTS, (OF_A_TASK,)),
     Batch(TEXT, "13M", "hidden", STARTS, (SHORT,), OTHERS),
-    Batch(TEXT, "13M", "hidden", CHOSEN, (LONG // 20, LONG * 3 // 20), FIRST),
+    Batch(TEXT, "13M", "hidden", CHOSEN, PARTS_OF_LONG, FIRST),
     _sweep(TEXT, "relation", SHORT, (3e-4, 1e-3)),
-    Batch(TEXT, "13M", "relation", STARTS, (SHORT,)),
-    Batch(TEXT, "13M", "hidden", CHOSEN, (LONG,), FIRST),
+    Batch(TEXT, "13M", "relation", STARTS, (SHORT,), FIRST),
+    Batch("sst2", "13M", USUAL, STARTS, (OF_A_TASK,), FIRST),
+    Batch(TEXT, "L3-H384", "hidden", BOTH, (SHORT,), FIRST),
+    Batch(TEXT, "L3-H384", "relation", BOTH, (SHORT,), FIRST),
     Batch("trec", "13M", "logits", BOTH, (OF_A_TASK,)),
-    Batch(TEXT, "L3-H384", "hidden", BOTH, (SHORT,)),
-    Batch("sst2", "13M", USUAL, STARTS, (OF_A_TASK,)),
-    Batch(TEXT, "L3-H384", "relation", BOTH, (SHORT,)),
-    Batch(TEXT, "13M", "hidden", CHOSEN, (SHORT // 20, SHORT // 10), OTHERS),
-    Batch(TEXT, "13M", "hidden", (RANDOM, *CHOSEN), (LONG,), OTHERS),
-    Batch(TEXT, "13M", "hidden", CHOSEN, (LONG // 20, LONG * 3 // 20), OTHERS),
+    Batch(TEXT, "13M", "hidden", CHOSEN, PARTS_OF_SHORT, OTHERS),
+    Batch(TEXT, "13M", "hidden", (RANDOM, *CHOSEN), (LONG,)),
+    Batch(TEXT, "13M", "relation", STARTS, (SHORT,), OTHERS),
+    Batch("sst2", "13M", USUAL, STARTS, (OF_A_TASK,), OTHERS),
+    Batch(TEXT, "L3-H384", "hidden", BOTH, (SHORT,), OTHERS),
+    Batch(TEXT, "L3-H384", "relation", BOTH, (SHORT,), OTHERS),
+    Batch(TEXT, "13M", "hidden", CHOSEN, PARTS_OF_LONG, OTHERS),
     Batch(TEXT, "13M", "relation", BOTH, (LONG,), FIRST),
 )
 """The most telling first: an unfinished study is the upper part of the list."""
