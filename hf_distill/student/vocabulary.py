@@ -109,8 +109,8 @@ def trim_vocabulary(
     if not counts:
         raise ValueError("texts must hold at least one token, got none. Name a corpus.")
     wanted = {old for old, count in counts.items() if count >= min_count} | named
-    # Specials are found as they stand: they are made of nothing.
-    tokens = [token for token, old in ids.items() if old in wanted.difference(special)]
+    wanted -= special  # They are found as they stand: they are made of nothing.
+    tokens = [token for token, old in ids.items() if old in wanted]
     closed = companions(json.loads(cutter.to_str())["model"], tokens)
     needed = {ids[token] for token in closed} | named | special
     trimmed, order = trim_tokenizer(tokenizer, needed.intersection(ids.values()))

@@ -152,13 +152,14 @@ def test_tokens_that_were_added_stay() -> None:
 
 def test_padding_of_the_backend_is_renumbered() -> None:
     """A backend that pads by itself does so with the id that it was told once."""
-    old = copy.deepcopy(vocabularies.tokenizer("whole words"))
-    old.backend_tokenizer.enable_padding(pad_id=1, pad_token="<end>", length=12)
-    old.backend_tokenizer.enable_truncation(9)
-    new, kept = _trimmed(old, ["ka mi to"])
-    assert new.backend_tokenizer.truncation["max_length"] == 9
-    found = new.backend_tokenizer.encode("ka").ids
-    assert [kept[each] for each in found] == old.backend_tokenizer.encode("ka").ids
+    made = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 2, "?": 3, "[PAD]": 4}, "?"))
+    made.enable_padding(pad_id=4, pad_token="[PAD]", length=3)
+    made.enable_truncation(2)
+    old = transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]")
+    new, kept = trim_tokenizer(old, {1, 3, 4})
+    assert kept == (1, 3, 4)
+    assert new.backend_tokenizer.encode("b").ids == [0, 2, 2]
+    assert new.backend_tokenizer.truncation["max_length"] == 2
 
 
 def test_processors_are_renumbered() -> None:
