@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from hf_distill.architectures import base_model
-from hf_distill.student import Importance, extract, importance
+from hf_distill.architectures.parts import HIDDEN
+from hf_distill.student import Importance, Size, extract, importance
 from hf_distill.student.losses import HiddenProbe
+from hf_distill.student.masks import Masks, Site, Units
 from tests import tiny
 from tests.student.teachers import inputs, teacher
-
-WITH_DECODER = {"T5", "Bart"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -526,12 +526,23 @@ def test_scores_do_not_depend_on_who_asks(context: Any) -> None:
 
 
 def test_half_precision_scores_agree() -> None:
-    """Sums over tokens rounded to eight bits would decide by rounding."""
+    """A mask of another type than the model's would make its next layer fail, or the model wide."""
     model, batch = teacher().float(), inputs()
     wanted = importance(model, [batch], loss=states_loss)
     found = importance(model.bfloat16(), [batch], loss=states_loss)
     assert found.hidden.dtype == torch.float64
     assert torch.corrcoef(torch.stack([flat(found), flat(wanted)]))[0, 1] > 0.99
+
+
+def test_sums_over_tokens_do_not_overflow() -> None:
+    """A thousand tokens of 100 each are more than half precision holds."""
+    module = nn.Identity()
+    masks = Masks([Site(module, (Units(None, 0, HIDDEN),), reads=False)], Size(1, 32, 4, 48))
+    with masks.attached():
+        shown = module(torch.full((1, 1000, 32), 100.0, dtype=torch.float16))
+    assert shown.dtype == torch.float16
+    (found,) = masks.gradients(shown.float().sum())[Units(None, 0, HIDDEN)]
+    assert torch.equal(found, torch.full((32,), 1e5, dtype=torch.float64))
 
 
 def test_scores_are_kept_and_serve_several_sizes(tmp_path: Path) -> None:
