@@ -58,9 +58,9 @@ Gradients = Mapping[Units, list[Tensor]]
 
 
 def sites(teacher: nn.Module) -> list[Site]:
-    """Where units that can be cut are to be seen, each but once between two layers.
+    """Where units that can be cut are to be seen.
 
-    Those of the residual stream after every norm of the base model, and after the projection that
+    Those of the residual stream are seen after every norm of the base model, and after the projection that
     follows the embeddings.
     """
     base = base_model(teacher)
