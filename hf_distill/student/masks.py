@@ -60,8 +60,8 @@ Gradients = Mapping[Units, list[Tensor]]
 def sites(teacher: nn.Module) -> list[Site]:
     """Where units that can be cut are to be seen.
 
-    Those of the residual stream are seen after every norm of the base model, and after the projection that
-    follows the embeddings.
+    Those of the residual stream are seen after every norm of the base model, and after the
+    projection that follows the embeddings.
     """
     base = base_model(teacher)
     family, size = anatomy(base.config), Size.of(base.config)
