@@ -117,10 +117,11 @@ def test_a_report_counts_those_who_did_not_get_there() -> None:
         replace(CONTROL, seed=2): _result([0.0, 0.1, 0.2, 0.8]),
         CUT: _result([0.2, 0.6, 0.6, 0.6]),
         replace(CUT, seed=2): _result([0.2, 0.6, 0.6, 0.6]),
+        replace(CUT, start="stride"): _result([0.5, 0.6, 0.6, 0.6]),
     }
     text = report(results, [*results, replace(CUT, seed=3)], ["one machine"])
-    assert text.count("|  |  | 12.5; 1 of 2 did not |  |") == 3
-    assert "Left out: 1 of 5 runs" in text
+    assert text.count("| 0.0 |  | 12.5; 1 of 2 did not |  |") == 3
+    assert "Left out: 1 of 6 runs" in text
     assert "- text, 13M, hidden, 400 steps: magnitude, seed 3" in text
 
 
@@ -157,7 +158,8 @@ def test_a_changed_objective_is_another_run(monkeypatch: pytest.MonkeyPatch) -> 
     """The table would hold numbers of settings that it no longer states."""
     before = CONTROL.definition()
     assert before == CONTROL.definition()
-    for changed in (Taught({"hidden": (1.0, HiddenMSE())}), Taught({}, "last")):
+    terms = OBJECTIVES["hidden"].terms
+    for changed in (Taught(terms, "last"), Taught({**terms, "hidden": (2.0, HiddenMSE())})):
         monkeypatch.setattr(conditions, "OBJECTIVES", {"hidden": changed})
         assert CONTROL.definition() != before
 
@@ -221,11 +223,11 @@ def _batch(count: int) -> dict[str, torch.Tensor]:
 def test_what_is_held_out_is_measured_as_it_is_learnt(tmp_path: Path) -> None:
     """Another loss than the one that is trained could fall, or not, for reasons of its own."""
     trainer, batches = _trainer(tmp_path), [_batch(3), _batch(4)]
-    found = [loss for _, loss in HeldOut(trainer, batches).results()]
     model: Any = trainer.model.train()
+    found = [loss for _, loss in HeldOut(trainer, batches).results()]
+    assert model.training
     learnt = [trainer.compute_loss(model, copy.copy(batch)).item() for batch in batches]
     assert found == pytest.approx(learnt, rel=1e-5)
-    assert model.training
 
 
 def test_measuring_changes_nothing(tmp_path: Path) -> None:
