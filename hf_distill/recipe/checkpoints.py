@@ -9,8 +9,9 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from hf_distill.release.tokenizer import save_tokenizer
+from hf_distill.student.factorised import FACTORS_FILE
 
-_TRACES = ("training_args.bin", "_distillation_heads.safetensors")
+_TRACES = ("training_args.bin", "_distillation_heads.safetensors", FACTORS_FILE)
 """What the trainers write beside a model for themselves."""
 
 

@@ -10,7 +10,15 @@ from transformers import PreTrainedModel
 from hf_distill.recipe.chain import FIRST
 from hf_distill.recipe.models import loaded
 from hf_distill.recipe.training import Site
-from hf_distill.student import Importance, IndexSets, extract, fresh, importance
+from hf_distill.student import (
+    Importance,
+    IndexSets,
+    extract,
+    factorise_embeddings,
+    freeze_embeddings,
+    fresh,
+    importance,
+)
 
 SCORED_ON = 2048
 """Examples that importance is taken from, unless a recipe says how many."""
@@ -33,8 +41,19 @@ def begin_student(site: Site, teacher: PreTrainedModel) -> Start:
         teacher: The one whose weights are cut, unless the recipe names another.
 
     Raises:
-        ValueError: A loaded model has the classes in another order.
+        ValueError: A loaded model has the classes in another order, or embeddings that cannot be
+            factorised so.
     """
+    start = _begun(site, teacher)
+    asked = site.recipe.student.embeddings
+    if asked is not None and asked.rank is not None:
+        factorise_embeddings(start.model, asked.rank, center=asked.center, freeze=asked.freeze)
+    elif asked is not None:
+        freeze_embeddings(start.model)
+    return start
+
+
+def _begun(site: Site, teacher: PreTrainedModel) -> Start:
     recipe, asked = site.recipe, site.recipe.student
     if asked.size is None:
         return Start(loaded(recipe, str(asked.model), site.labels, "student.model"), None)
