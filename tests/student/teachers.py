@@ -59,6 +59,7 @@ _VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gated T5": ("T5", "ForConditionalGeneration", {
         "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
     }),
+    "an ELECTRA without projection": ("Electra", "ForMaskedLM", {"embedding_size": 32}),
     "an ELECTRA that is a decoder": ("Electra", "ForCausalLM", {"is_decoder": True}),
 }  # fmt: skip
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel, FNetConfig
 
 from hf_distill.student import PRESETS, Size, student_config
 from tests import tiny
-from tests.student.teachers import CASES
+from tests.student.teachers import CASES, FAMILIES
 
 BASE = BertConfig()
 """BERT-base: L12-H768-A12-F3072, vocabulary 30522, 512 positions."""
@@ -180,6 +180,14 @@ def test_a_size_that_cannot_be_cut_is_refused(size: Any, message: str) -> None:
     """What passes here fails while weights are copied, or copies the wrong ones."""
     with pytest.raises(ValueError, match=message):
         student_config(size, BASE)
+
+
+@pytest.mark.parametrize("letter", ["L3", "L2-D3", "L2-H64", "L2-A9", "L2-F49", "L2-K17", "L2-E65"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_is_larger_than_the_teachers(family: str, letter: str) -> None:
+    """What no unit of the teacher fills would be left at random."""
+    with pytest.raises(ValueError, match=r"of size must be .*, got \d+"):
+        student_config(letter, tiny.config(family))
 
 
 def test_a_family_without_tables_is_refused() -> None:
