@@ -158,7 +158,7 @@ def test_a_changed_objective_is_another_run(monkeypatch: pytest.MonkeyPatch) -> 
     """The table would hold numbers of settings that it no longer states."""
     before = CONTROL.definition()
     assert before == CONTROL.definition()
-    terms = OBJECTIVES["hidden"].terms
+    terms = conditions.OBJECTIVES["hidden"].terms
     for changed in (Taught(terms, "last"), Taught({**terms, "hidden": (2.0, HiddenMSE())})):
         monkeypatch.setattr(conditions, "OBJECTIVES", {"hidden": changed})
         assert CONTROL.definition() != before
