@@ -20,7 +20,7 @@ from hf_distill import DistillationTrainer
 from hf_distill.architectures import base_model
 from hf_distill.objectives.base import Objective
 from hf_distill.student import extract
-from hf_distill.training.sampling import ExactlyResumed
+from hf_distill.training.resuming import ExactlyResumed
 from objective_study.conditions import CONDITIONS, Cell
 
 STUDENT_RATE = 2e-4

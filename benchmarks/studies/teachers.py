@@ -18,7 +18,7 @@ from hf_distill.evaluation.metrics import classification_metrics, regression_met
 from hf_distill.evaluation.speed import machine
 from hf_distill.teacher.embedded import embedded_teacher
 from hf_distill.training.card import versions
-from hf_distill.training.sampling import LENGTH_GROUPED, ExactlyResumed
+from hf_distill.training.resuming import LENGTH_GROUPED, ExactlyResumed
 from studies.locks import locked
 from studies.tasks import Examples
 

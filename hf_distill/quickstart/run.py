@@ -27,7 +27,7 @@ from hf_distill.release.tokenizer import load_tokenizer
 from hf_distill.student import extract, fresh
 from hf_distill.teacher.embedded import PACKAGE, embedded_teacher
 from hf_distill.training.card import versions
-from hf_distill.training.sampling import LENGTH_GROUPED
+from hf_distill.training.resuming import LENGTH_GROUPED
 from hf_distill.training.trainer import DistillationTrainer
 
 HELD_OUT = 1000

@@ -21,7 +21,7 @@ from hf_distill.objectives.schedule import Schedule, extremes
 from hf_distill.recipe.faults import Fault, RecipeError, nearest, unknown_key
 from hf_distill.recipe.schema import Recipe
 from hf_distill.training.defaults import LayerMapping, Objectives
-from hf_distill.training.sampling import LENGTH_GROUPED
+from hf_distill.training.resuming import LENGTH_GROUPED
 
 _OWN_KEYS = ("type", "weight", "mapping")
 _SAID_ELSEWHERE = {

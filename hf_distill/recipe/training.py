@@ -14,7 +14,7 @@ from hf_distill.recipe.classes import arguments_of, mapping_of, objectives_of
 from hf_distill.recipe.features import Prepared
 from hf_distill.recipe.folder import RunFolder
 from hf_distill.recipe.schema import Recipe
-from hf_distill.training.sampling import ExactlyResumed
+from hf_distill.training.resuming import ExactlyResumed
 from hf_distill.training.trainer import DistillationTrainer
 
 

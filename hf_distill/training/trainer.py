@@ -17,7 +17,6 @@ from hf_distill.objectives.mixture import Learnt
 from hf_distill.objectives.reduce import masked_mean
 from hf_distill.signals.head import Head, Targets, head_of
 from hf_distill.signals.signals import Signals, Unit
-from hf_distill.student.factorised import load_factors, save_factors
 from hf_distill.training import heads
 from hf_distill.training.defaults import (
     LayerMapping,
@@ -37,7 +36,7 @@ from hf_distill.training.requests import (
     has_labels,
     redact,
 )
-from hf_distill.training.sampling import ExactlyResumed
+from hf_distill.training.resuming import ExactlyResumed
 from hf_distill.training.teaching import Teaching
 from hf_distill.training.terms import TermLog, check_finite, gradient_norms
 
@@ -268,16 +267,13 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
             super()._save(output_dir, state_dict)
         if self.args.should_save:
             heads.save(self._heads, output_dir or self.args.output_dir, state_dict)
-            save_factors(self.model, output_dir or self.args.output_dir)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
-        load_factors(self.model, resume_from_checkpoint)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         heads.load(self._heads, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        load_factors(self.model, str(self.state.best_model_checkpoint))
         super()._load_best_model()
         heads.load(self._heads, self.state.best_model_checkpoint)

@@ -13,7 +13,7 @@ import torch
 from hf_distill import DistillationTrainer
 from hf_distill.objectives import HiddenMSE, KLDivergence
 from hf_distill.training.heads import FILE, NAME
-from hf_distill.training.sampling import LENGTH_GROUPED
+from hf_distill.training.resuming import LENGTH_GROUPED
 from tests.training.runs import SEQUENCE, logged, student, trainer
 
 SAMPLING: dict[str, dict[str, Any]] = {"random": {}, "grouped by length": LENGTH_GROUPED}

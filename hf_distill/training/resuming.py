@@ -1,4 +1,4 @@
-"""Length grouping that resumes exactly."""
+"""What a Trainer needs to be resumed exactly."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
+
+from hf_distill.student.factorised import load_factors, save_factors
 
 LENGTH_GROUPED: dict[str, Any] = (
     {"train_sampling_strategy": "group_by_length"}
@@ -48,7 +51,11 @@ class SetEpoch(TrainerCallback):
 
 
 class ExactlyResumed(Trainer):
-    """A Trainer that, resumed after any step, sees the batches that it would have seen."""
+    """A Trainer that, resumed after any step, goes on as if it had not been stopped.
+
+    Length grouping gives the batches that it would have given; factorised embeddings, of which a
+    checkpoint has the product, find their factors.
+    """
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)
@@ -58,3 +65,20 @@ class ExactlyResumed(Trainer):
             self.remove_callback(SetEpoch)
             self.add_callback(SetEpoch(sampler))
         return sampler
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None
+    ) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            save_factors(self.model, output_dir or self.args.output_dir)
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        load_factors(self.model, resume_from_checkpoint)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        load_factors(self.model, str(self.state.best_model_checkpoint))
+        super()._load_best_model()
