@@ -49,18 +49,30 @@ OBJECTIVES: Mapping[str, Taught] = {
 USUAL = "usual"
 """Of a task: what `DistillationTrainer` chooses, hidden states beside logits and labels."""
 
-RATES: Mapping[tuple[str, str], tuple[float, float]] = {
-    (TEXT, "hidden"): (1e-3, 3e-4),
-    (TEXT, "last"): (1e-3, 3e-4),
-    (TEXT, "relation"): (1e-3, 3e-4),
-    ("trec", USUAL): (5e-4, 5e-4),
-    ("trec", "logits"): (5e-4, 5e-4),
-    ("sst2", USUAL): (5e-4, 5e-4),
-}
-"""(task, objective) -> learning rates from fresh weights and from a cut: for each the best of those
-tried, by fidelity or accuracy at the end."""
-
 SHORT, LONG, OF_A_TASK = 400, 3000, 500
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates: for each the best of those tried, by fidelity or accuracy at the end."""
+
+    fresh: float
+    """From fresh weights."""
+    cut: float
+    """From a cut, whatever the budget."""
+    fresh_long: float | None = None
+    """From fresh weights in the long budget, where it is another one."""
+
+
+RATES: Mapping[tuple[str, str], Rates] = {
+    (TEXT, "hidden"): Rates(1e-3, 3e-4, 5e-4),
+    (TEXT, "last"): Rates(1e-3, 3e-4),
+    (TEXT, "relation"): Rates(1e-3, 3e-4),
+    ("trec", USUAL): Rates(5e-4, 5e-4),
+    ("trec", "logits"): Rates(5e-4, 5e-4),
+    ("sst2", USUAL): Rates(5e-4, 5e-4),
+}
+"""(task, objective) -> rates."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +103,12 @@ class Cell:
         return dict(json.loads(json.dumps(whole)))
 
 
-def chosen_rate(task: str, objective: str, start: str) -> float:
+def chosen_rate(task: str, objective: str, start: str, steps: int) -> float:
     """The learning rate of every run that is no trial of rates."""
-    fresh, cut = RATES[task, objective]
-    return fresh if start == RANDOM else cut
+    rates = RATES[task, objective]
+    if start != RANDOM:
+        return rates.cut
+    return rates.fresh_long or rates.fresh if steps == LONG else rates.fresh
 
 
 @dataclass(frozen=True)
@@ -113,7 +127,7 @@ class Batch:
     def cells(self) -> Iterator[Cell]:
         """Every run, seed after seed."""
         for seed, steps, start in product(self.seeds, self.steps, self.starts):
-            chosen = chosen_rate(self.task, self.objective, start)
+            chosen = chosen_rate(self.task, self.objective, start, steps)
             for rate in self.rates or (chosen,):
                 yield Cell(self.task, self.size, self.objective, start, steps, rate, seed)
 
@@ -135,6 +149,7 @@ BATCHES: tuple[Batch, ...] = (
     Batch(TEXT, "13M", "last", (RANDOM,), (SHORT,), (SWEPT,), (3e-4, 1e-3, 3e-3)),
     Batch(TEXT, "13M", "last", ("magnitude",), (SHORT,), (SWEPT,)),
     Batch(TEXT, "13M", "hidden", STARTS, (SHORT,), FIRST),
+    Batch(TEXT, "13M", "hidden", (RANDOM,), (LONG,), FIRST, (1e-3, 5e-4, 3e-4)),
     Batch(TEXT, "13M", "hidden", (*BOTH, IMPORTANCE), (LONG,), FIRST),
     Batch(TEXT, "13M", "hidden", CHOSEN, PARTS_OF_SHORT, FIRST),
     _sweep("trec", USUAL, OF_A_TASK, (2e-4, 5e-4, 1e-3)),
@@ -157,6 +172,11 @@ BATCHES: tuple[Batch, ...] = (
     Batch(TEXT, "13M", "relation", BOTH, (LONG,), FIRST),
 )
 """The most telling first: an unfinished study is the upper part of the list."""
+
+
+def tried() -> list[Cell]:
+    """The runs by which rates are chosen. A few are of a seed that is compared, too."""
+    return [cell for batch in BATCHES if batch.rates for cell in batch.cells()]
 
 
 def cells() -> list[Cell]:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from extraction_study.conditions import RANDOM, STARTS, SWEPT, Cell
+from extraction_study.conditions import RANDOM, STARTS, SWEPT, Cell, tried
 from extraction_study.saving import (
     Measure,
     Results,
@@ -121,18 +121,17 @@ def _gap(found: Sequence[float]) -> str:
 
 def _sweeps(results: Results) -> str:
     """Where the rates come from."""
-    rows: dict[tuple[str, str, str], list[str]] = {}
-    for cell, result in results.items():
-        if cell.seed == SWEPT:
-            ends = [
-                f"{each.title} {result['curve'][each.name][-1]:.3f}" for each in measures(cell.task)
-            ]
-            key = (cell.task, cell.objective, cell.start)
-            rows.setdefault(key, []).append(
-                f"| {', '.join(key)} | {cell.rate:g} | {', '.join(ends)} |"
+    rows = []
+    for cell in tried():
+        if cell in results:
+            curve = results[cell]["curve"]
+            ends = ", ".join(
+                f"{each.title} {curve[each.name][-1]:.3f}" for each in measures(cell.task)
             )
-    head = ["| rates, tried with seed 0 | rate | at the end |", "| --- | ---: | --- |"]
-    return "\n".join([*head, *(row for each in rows.values() for row in each)]) if rows else ""
+            named = f"{cell.start}: {Setting.of(cell)}, seed {cell.seed}"
+            rows.append(f"| {named} | {cell.rate:g} | {ends} |")
+    head = ["| rates that were tried | rate | at the end |", "| --- | ---: | --- |"]
+    return "\n".join([*head, *rows]) if rows else ""
 
 
 def _left_out(results: Results, wanted: Sequence[Cell]) -> str:

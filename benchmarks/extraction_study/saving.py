@@ -58,7 +58,7 @@ class Setting:
 
 def chosen(cell: Cell) -> bool:
     """Whether a run has the rate of its start: those of a sweep may not."""
-    rate = chosen_rate(cell.task, cell.objective, cell.start)
+    rate = chosen_rate(cell.task, cell.objective, cell.start, cell.steps)
     return cell.seed != SWEPT and cell.rate == rate
 
 

@@ -14,7 +14,9 @@ import torch
 from datasets import Dataset
 from extraction_study import conditions
 from extraction_study.conditions import (
+    LONG,
     RANDOM,
+    SHORT,
     STARTS,
     SWEPT,
     TEXT,
@@ -30,6 +32,7 @@ from extraction_study.saving import (
     FIDELITY,
     Measure,
     Setting,
+    chosen,
     fractions,
     gaps,
     measures,
@@ -45,8 +48,8 @@ from hf_distill.objectives import HiddenMSE
 from tests import tiny
 from tests.training import runs
 
-CONTROL = Cell(TEXT, "13M", "hidden", RANDOM, 400, chosen_rate(TEXT, "hidden", RANDOM), 1)
-CUT = replace(CONTROL, start="magnitude", rate=chosen_rate(TEXT, "hidden", "magnitude"))
+CONTROL = Cell(TEXT, "13M", "hidden", RANDOM, 400, chosen_rate(TEXT, "hidden", RANDOM, 400), 1)
+CUT = replace(CONTROL, start="magnitude", rate=chosen_rate(TEXT, "hidden", "magnitude", 400))
 
 
 def _result(fidelity: Sequence[float], steps: Sequence[int] = (0, 100, 200, 400)) -> dict[str, Any]:
@@ -146,10 +149,18 @@ def test_every_run_stands_once_and_has_a_name_of_its_own() -> None:
 
 def test_every_cut_has_its_control() -> None:
     """There would be a curve, and nothing that says what it saves."""
-    compared = [cell for cell in cells() if cell.seed != SWEPT]
+    compared = [cell for cell in cells() if chosen(cell)]
     for cell in compared:
-        control = replace(cell, start=RANDOM, rate=chosen_rate(cell.task, cell.objective, RANDOM))
-        assert control in compared or replace(control, steps=3000) in compared, cell
+        budgets = [
+            replace(
+                cell,
+                start=RANDOM,
+                steps=steps,
+                rate=chosen_rate(cell.task, cell.objective, RANDOM, steps),
+            )
+            for steps in (cell.steps, SHORT, LONG)
+        ]
+        assert set(budgets) & set(compared), cell
     for setting in settings(compared):
         assert {cell.start for cell in compared if Setting.of(cell) == setting} > {RANDOM}
 
