@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner
 
@@ -32,6 +33,7 @@ ROOT = Path(__file__).parent.parent
 METHODS = ROOT / "docs" / "methods"
 INDEX = METHODS / "README.md"
 FAULTS = ROOT / "docs" / "faults.md"
+STUDENTS = ROOT / "docs" / "students.md"
 CARDS = sorted(path for path in METHODS.glob("*.md") if path != INDEX)
 PARTS = {"Critic": Critic, "Ensemble": hf_distill.Ensemble, "Adapter": hf_distill.Adapter}
 """What cards have settings of beside objectives."""
@@ -222,9 +224,33 @@ def test_the_first_recipe_says_the_same_as_the_code_above_it(card: Path, tmp_pat
     assert mixture.terms == names["trainer"].mixture.terms
 
 
+def test_the_guide_to_students_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An example that fails is the last thing a user tries."""
+    monkeypatch.chdir(tmp_path)
+    batches = [runs.collate(runs.examples(8))]
+    for code in _blocks(STUDENTS, "python"):
+        teacher = runs.teacher(hidden_size=32, num_hidden_layers=4)
+        exec(code, {"teacher": teacher, "batches": batches})
+
+
+def test_the_guide_to_students_names_options_and_keys_that_exist(tmp_path: Path) -> None:
+    """A command that was renamed since it was written down."""
+    text = STUDENTS.read_text(encoding="utf-8")
+    known = {option for each in _options("extract") for option in each.opts}
+    assert set(re.findall(r"--[a-z][a-z-]+", text)) <= known
+    for fragment in re.findall(r"`(student: \{.*\})`", text):
+        assert _recipe(tmp_path, fragment).student.size == "13M"
+
+
+def _options(command: str) -> list[Any]:
+    """The options of a command."""
+    found: Any = typer.main.get_command(app)
+    return list(found.commands[command].params)
+
+
 def test_links_lead_somewhere() -> None:
     """A card that was renamed leaves dead ends behind."""
-    for path in (INDEX, *CARDS):
+    for path in (INDEX, STUDENTS, *CARDS):
         for link in re.findall(r"\]\(([\w./]+\.md)\)", path.read_text(encoding="utf-8")):
             assert (path.parent / link).is_file(), f"{path.name}: {link}"
 
