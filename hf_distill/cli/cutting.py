@@ -131,14 +131,27 @@ def _tokenizer(source: str, *, needed: bool) -> Any:
 
     config = load_config(source, "--teacher")
     try:
-        return load_tokenizer(source, config)
+        found = load_tokenizer(source, config)
+        told = "" if _is_held(found, source) else "it holds no vocabulary"
     except (OSError, ValueError) as error:
-        if needed:
-            raise ValueError(
-                f"--teacher must have a tokenizer beside it to read texts, got none that can be "
-                f"loaded in {source!r}: {str(error).rstrip('.')}. Save it into the folder."
-            ) from error
-        return None
+        found, told = None, str(error).rstrip(".")
+    if not told:
+        return found
+    if needed:
+        raise ValueError(
+            "--teacher must have a tokenizer beside it to read texts, got none that can be loaded "
+            f"in {source!r}: {told}. Save it into the folder."
+        )
+    return None
+
+
+def _is_held(tokenizer: Any, source: str) -> bool:
+    """Whether there is a vocabulary; without one, transformers gives a tokenizer of no words."""
+    from transformers.utils import cached_file
+
+    missing = {"_raise_exceptions_for_missing_entries": False}
+    names = ("tokenizer.json", *tokenizer.vocab_files_names.values())
+    return any(cached_file(source, name, **missing) for name in names)
 
 
 def _chosen_by(asked: Asked, source: str, tokenizer: Any, size: Any) -> Any:

@@ -220,27 +220,35 @@ def _of_attention(energy: Mapping[str, Tensor], size: Size, name: Any) -> Attent
 
 def _energies(weight: Tensor, part: Part, size: Size) -> Iterator[tuple[str, Tensor]]:
     """Each axis of a matrix that can be cut, and the squared norms along it."""
-    squares = exact(weight).square()
     for dimension, names in enumerate(part.runs):
         if names and HIDDEN not in names:
             lengths = [size.extent(name) for name in names]
-            yield from zip(names, squares.sum(dim=1 - dimension).split(lengths), strict=True)
+            sums = (block.square().sum(dim=1 - dimension) for block in _blocks(weight))
+            energies = _total(sums) if dimension else torch.cat(list(sums))
+            yield from zip(names, energies.split(lengths), strict=True)
 
 
 def _spread(weights: Mapping[str, Tensor], outer: Parts) -> tuple[Tensor, Tensor]:
     """Variance of the word embeddings, in the residual stream and in their own units."""
     names = {part.role: name for name, part in outer.items() if name in weights}
-    # In blocks: in float64, a large vocabulary would be twice the teacher's largest tensor.
-    blocks = weights[names["words.weight"]].split(1024)
-    count = sum(len(block) for block in blocks)
-    mean = _total(exact(block).sum(dim=0) for block in blocks) / count
-    centred = (exact(block) - mean for block in blocks)
+    words = weights[names["words.weight"]]
+    mean = _total(block.sum(dim=0) for block in _blocks(words)) / len(words)
+    centred = (block - mean for block in _blocks(words))
     if "embedding_projection.weight" not in names:
-        spread = _total(block.square().sum(dim=0) for block in centred) / (count - 1)
+        spread = _total(block.square().sum(dim=0) for block in centred) / (len(words) - 1)
         return spread, spread
-    covariance = _total(block.T @ block for block in centred) / (count - 1)
+    covariance = _total(block.T @ block for block in centred) / (len(words) - 1)
     matrix = exact(weights[names["embedding_projection.weight"]])
     return ((matrix @ covariance) * matrix).sum(dim=1), covariance.diagonal().clone()
+
+
+def _blocks(matrix: Tensor) -> Iterator[Tensor]:
+    """A matrix in float64, some rows at a time.
+
+    As a whole it would take twice its place. Large ones freed between small ones that stay would
+    not be given back to the system, either: that cost 18 MB for each layer of a BERT-large.
+    """
+    return map(exact, matrix.split(max(2**16 // matrix.shape[1], 1)))
 
 
 def _total(parts: Iterable[Tensor]) -> Tensor:
