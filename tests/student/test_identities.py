@@ -170,7 +170,7 @@ def test_kept_layers_equal_the_teacher_without_the_others(
 def test_one_go_is_width_and_then_depth(name: str, how: str) -> None:
     """A choice that looks at the kept layers alone gives another student than the two steps."""
     model, _ = case(name, layers=4)
-    wide, small = narrow(model, "L4-H16-A4-F20"), narrow(model, "L2-H16-A4-F20")
+    wide, small = narrow(model, "L4-H8-A2-F20"), narrow(model, "L2-H8-A2-F20")
     once, *_ = extract(model, small, how=how, seed=5, rescale_qk=True)
     first, *_ = extract(model, wide, how=how, seed=5, rescale_qk=True)
     twice, *_ = extract(first, "L2", how="stride")

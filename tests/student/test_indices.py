@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_distill.student import CHOICES, IndexSets, Size, student_config
+from hf_distill.student import CHOICES, IndexSets, Size, extract, student_config
 from hf_distill.student.choosing import choose
 from tests.student.teachers import teacher
 
@@ -175,6 +175,18 @@ def test_magnitude_takes_the_largest_heads_and_then_their_channels() -> None:
     assert sets.heads == (1, 3)
     assert sets.value == (9, 10, 24, 31)
     assert [channel // 8 for channel in sets.query_key] == [1, 1, 3, 3]
+
+
+@torch.no_grad()
+def test_magnitude_scores_a_decoder_s_attention_to_the_encoder_by_itself() -> None:
+    """Cut by the scores of the decoder's own attention, it would lose heads that it needs."""
+    model = teacher("T5", "ForConditionalGeneration")
+    for number, block in enumerate(model.decoder.block):
+        block.layer[0].SelfAttention.v.weight[:32] *= 100.0
+        block.layer[1].EncDecAttention.v.weight[16 + 16 * number : 48 + 16 * number] *= 100.0
+    kept = extract(model, "L2-A2").indices.decoder
+    assert [layer.attention.heads for layer in kept] == [(0, 1), (0, 1)]
+    assert [layer.cross.heads for layer in kept if layer.cross] == [(1, 2), (2, 3)]
 
 
 def test_equal_scores_fall_to_the_earlier() -> None:
