@@ -19,7 +19,7 @@ from typing import Any
 
 import datasets
 import torch
-from extraction_study.conditions import SWEPT, Cell, cells
+from extraction_study.conditions import SWEPT, Cell, cells, tried
 from extraction_study.plots import plot
 from extraction_study.report import report
 from extraction_study.saving import settings
@@ -35,26 +35,41 @@ def main() -> None:
     folder = options.out / (f"limit{options.limit}" if options.limit else options.precision)
     folder.mkdir(parents=True, exist_ok=True)
     journal = open_study(folder, "extraction")
-    wanted = [cell for cell in cells() if options.tasks is None or cell.task in options.tasks]
+
+    def wanted() -> list[Cell]:
+        asked = cells(finished(journal, tried())[0])
+        return [cell for cell in asked if options.tasks is None or cell.task in options.tasks]
+
     if not options.report:
         set_verbosity_error()
         disable_progress_bar()
         datasets.disable_progress_bars()
         torch.set_num_threads(1)
-        work(journal, wanted, folder / "locks", _runner(options, folder), options.minutes, _say)
-    results, machines = finished(journal, wanted)
-    text = report(results, wanted, machines)
+        run, locks = _runner(options, folder), folder / "locks"
+        work(journal, lambda: _ready(wanted()), locks, run, options.minutes, _say)
+    asked = wanted()
+    results, machines = finished(journal, asked)
+    text = report(results, asked, machines)
     (folder / "report.md").write_text(text, encoding="utf-8")
     print(text, end="")
     if options.write:
-        page = options.write.read_text(encoding="utf-8")
-        before, _, rest = page.partition(BEGIN)
-        after = rest.partition(END)[2]
-        options.write.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+        _write(text, options.write)
     if options.plot:
-        compared = settings([cell for cell in wanted if cell.seed != SWEPT])
+        compared = settings([cell for cell in asked if cell.seed != SWEPT])
         for path in plot(results, compared, options.plot):
             print(path)
+
+
+def _ready(asked: list[Cell]) -> list[Cell]:
+    """Those whose rates are chosen."""
+    return [cell for cell in asked if cell.rate is not None]
+
+
+def _write(text: str, page: Path) -> None:
+    """Put the tables where a page has others, or a place for them."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:

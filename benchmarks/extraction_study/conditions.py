@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from hf_distill.objectives import (
     CrossEntropy,
@@ -52,27 +53,11 @@ USUAL = "usual"
 SHORT, LONG, OF_A_TASK = 400, 3000, 500
 
 
-@dataclass(frozen=True)
-class Rates:
-    """Learning rates: for each the best of those tried, by fidelity or accuracy at the end."""
+_AS = {("sst2", USUAL): ("trec", USUAL), ("trec", "logits"): ("trec", USUAL)}
+"""Whose rates are taken where none are tried."""
 
-    fresh: float
-    """From fresh weights."""
-    cut: float
-    """From a cut, whatever the budget."""
-    fresh_long: float | None = None
-    """From fresh weights in the long budget, where it is another one."""
-
-
-RATES: Mapping[tuple[str, str], Rates] = {
-    (TEXT, "hidden"): Rates(1e-3, 3e-4, 5e-4),
-    (TEXT, "last"): Rates(1e-3, 3e-4),
-    (TEXT, "relation"): Rates(1e-3, 3e-4),
-    ("trec", USUAL): Rates(5e-4, 5e-4),
-    ("trec", "logits"): Rates(5e-4, 5e-4),
-    ("sst2", USUAL): Rates(5e-4, 5e-4),
-}
-"""(task, objective) -> rates."""
+Results = Mapping["Cell", Mapping[str, Any]]
+"""Cell -> score, curve, teacher, seconds: of the finished ones."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +69,8 @@ class Cell:
     objective: str
     start: str
     steps: int
-    rate: float
+    rate: float | None
+    """None: not chosen yet."""
     seed: int
 
     @property
@@ -103,14 +89,6 @@ class Cell:
         return dict(json.loads(json.dumps(whole)))
 
 
-def chosen_rate(task: str, objective: str, start: str, steps: int) -> float:
-    """The learning rate of every run that is no trial of rates."""
-    rates = RATES[task, objective]
-    if start != RANDOM:
-        return rates.cut
-    return rates.fresh_long or rates.fresh if steps == LONG else rates.fresh
-
-
 @dataclass(frozen=True)
 class Batch:
     """Runs that differ in start, steps, seed and rate."""
@@ -124,11 +102,11 @@ class Batch:
     rates: Sequence[float] | None = None
     """The chosen ones without."""
 
-    def cells(self) -> Iterator[Cell]:
+    def cells(self, results: Results) -> Iterator[Cell]:
         """Every run, seed after seed."""
         for seed, steps, start in product(self.seeds, self.steps, self.starts):
-            chosen = chosen_rate(self.task, self.objective, start, steps)
-            for rate in self.rates or (chosen,):
+            rates = self.rates or (chosen_rate(results, self.task, self.objective, start, steps),)
+            for rate in rates:
                 yield Cell(self.task, self.size, self.objective, start, steps, rate, seed)
 
 
@@ -147,7 +125,7 @@ PARTS_OF_LONG = (LONG // 20, LONG * 3 // 20)
 BATCHES: tuple[Batch, ...] = (
     _sweep(TEXT, "hidden", SHORT, (3e-4, 1e-3, 3e-3)),
     Batch(TEXT, "13M", "last", (RANDOM,), (SHORT,), (SWEPT,), (3e-4, 1e-3, 3e-3)),
-    Batch(TEXT, "13M", "last", ("magnitude",), (SHORT,), (SWEPT,)),
+    Batch(TEXT, "13M", "last", ("magnitude",), (SHORT,), (SWEPT,), (3e-4,)),
     Batch(TEXT, "13M", "hidden", STARTS, (SHORT,), FIRST),
     Batch(TEXT, "13M", "hidden", (RANDOM,), (LONG,), FIRST, (1e-3, 5e-4, 3e-4)),
     Batch(TEXT, "13M", "hidden", (*BOTH, IMPORTANCE), (LONG,), FIRST),
@@ -176,9 +154,36 @@ BATCHES: tuple[Batch, ...] = (
 
 def tried() -> list[Cell]:
     """The runs by which rates are chosen. A few are of a seed that is compared, too."""
-    return [cell for batch in BATCHES if batch.rates for cell in batch.cells()]
+    return [cell for batch in BATCHES if batch.rates for cell in batch.cells({})]
 
 
-def cells() -> list[Cell]:
-    """Every run once, in the order in which they are done."""
-    return list(dict.fromkeys(cell for batch in BATCHES for cell in batch.cells()))
+def chosen_rate(
+    results: Results, task: str, objective: str, start: str, steps: int
+) -> float | None:
+    """Of the rates that were tried the best, by fidelity or accuracy at the end.
+
+    Fresh weights have a rate of their own, and one for each budget in which some were tried; cuts
+    have one. None until all are tried.
+    """
+    asked = _AS.get((task, objective), (task, objective))
+    kin = [
+        cell
+        for cell in tried()
+        if (cell.task, cell.objective) == asked and (cell.start == RANDOM) == (start == RANDOM)
+    ]
+    kin = [cell for cell in kin if cell.steps == steps] or [
+        cell for cell in kin if cell.steps != LONG
+    ]
+    if not all(cell in results for cell in kin):
+        return None
+    judge = "fidelity" if task == TEXT else "accuracy"
+    return max(kin, key=lambda cell: results[cell]["curve"][judge][-1]).rate
+
+
+def cells(results: Results) -> list[Cell]:
+    """Every run once, in the order in which they are done.
+
+    Args:
+        results: Of those that were tried, at least.
+    """
+    return list(dict.fromkeys(cell for batch in BATCHES for cell in batch.cells(results)))

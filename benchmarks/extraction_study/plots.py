@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from extraction_study.conditions import RANDOM, STARTS
-from extraction_study.saving import Measure, Results, Setting, measures, of_setting
+from extraction_study.conditions import RANDOM, STARTS, Results
+from extraction_study.saving import Measure, Setting, measures, of_setting
 
 _COLOURS = ("black", "tab:green", "tab:orange", "tab:blue", "tab:red")
 

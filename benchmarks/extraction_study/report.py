@@ -6,10 +6,9 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from extraction_study.conditions import RANDOM, STARTS, SWEPT, Cell, tried
+from extraction_study.conditions import RANDOM, STARTS, SWEPT, Cell, Results, tried
 from extraction_study.saving import (
     Measure,
-    Results,
     Setting,
     fractions,
     gaps,

@@ -6,10 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from extraction_study.conditions import RANDOM, SWEPT, TEXT, Cell, chosen_rate
-
-Results = Mapping[Cell, Mapping[str, Any]]
-"""Cell -> score, curve, teacher, seconds: of the finished ones."""
+from extraction_study.conditions import RANDOM, SWEPT, TEXT, Cell, Results, chosen_rate
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,9 @@ class Setting:
         return f"{self.task}, {self.size}, {self.objective}, {self.steps:,} steps"
 
 
-def chosen(cell: Cell) -> bool:
-    """Whether a run has the rate of its start: those of a sweep may not."""
-    rate = chosen_rate(cell.task, cell.objective, cell.start, cell.steps)
+def chosen(results: Results, cell: Cell) -> bool:
+    """Whether a run has the rate of its start: those by which it was chosen may not."""
+    rate = chosen_rate(results, cell.task, cell.objective, cell.start, cell.steps)
     return cell.seed != SWEPT and cell.rate == rate
 
 
@@ -72,7 +69,7 @@ def of_setting(results: Results, setting: Setting, start: str) -> dict[int, Mapp
     found = {
         cell.seed: result
         for cell, result in results.items()
-        if cell.start == start and chosen(cell) and Setting.of(cell) == setting
+        if cell.start == start and Setting.of(cell) == setting and chosen(results, cell)
     }
     return dict(sorted(found.items()))
 

@@ -66,7 +66,7 @@ def finished(study: optuna.Study, cells: Sequence[C]) -> tuple[dict[C, dict[str,
 
 def work(
     study: optuna.Study,
-    cells: Sequence[C],
+    cells: Callable[[], Sequence[C]],
     folder: Path,
     run: Callable[[C], Result],
     minutes: float,
@@ -76,7 +76,7 @@ def work(
 
     Args:
         study: Where results are kept.
-        cells: All that are wanted.
+        cells: Gives all that are wanted; asked before each run, since results may decide on it.
         folder: Of the locks.
         run: Does one. What it raises of a run that goes wrong is remembered as a failure.
         minutes: After these no new cell is begun.
@@ -84,12 +84,19 @@ def work(
     """
     folder.mkdir(parents=True, exist_ok=True)
     last = time.monotonic() + 60 * minutes
-    for cell in cells:
-        if time.monotonic() > last:
-            return
-        with locked(folder / cell.name, wait=False) as mine:
-            if mine and not trials(study, cell, TrialState.COMPLETE):
-                say(f"{cell.name}: {_one(study, cell, run)}")
+    begun: set[str] = set()
+
+    def one_more() -> bool:
+        for cell in cells():
+            with locked(folder / cell.name, wait=False) as mine:
+                if mine and cell.name not in begun and not trials(study, cell, TrialState.COMPLETE):
+                    begun.add(cell.name)
+                    say(f"{cell.name}: {_one(study, cell, run)}")
+                    return True
+        return False
+
+    while time.monotonic() <= last and one_more():
+        pass
 
 
 def _one(study: optuna.Study, cell: C, run: Callable[[C], Result]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from extraction_study import conditions
+from extraction_study import conditions, saving
 from extraction_study.conditions import (
     LONG,
     RANDOM,
@@ -24,6 +24,7 @@ from extraction_study.conditions import (
     Taught,
     cells,
     chosen_rate,
+    tried,
 )
 from extraction_study.curve import Curve, HeldOut, measured_at
 from extraction_study.plots import plot
@@ -32,7 +33,6 @@ from extraction_study.saving import (
     FIDELITY,
     Measure,
     Setting,
-    chosen,
     fractions,
     gaps,
     measures,
@@ -48,14 +48,24 @@ from hf_distill.objectives import HiddenMSE
 from tests import tiny
 from tests.training import runs
 
-CONTROL = Cell(TEXT, "13M", "hidden", RANDOM, 400, chosen_rate(TEXT, "hidden", RANDOM, 400), 1)
-CUT = replace(CONTROL, start="magnitude", rate=chosen_rate(TEXT, "hidden", "magnitude", 400))
+CONTROL = Cell(TEXT, "13M", "hidden", RANDOM, 400, 1e-3, 1)
+CUT = replace(CONTROL, start="magnitude", rate=3e-4)
+RATE = {RANDOM: 1e-3, **dict.fromkeys(STARTS[1:], 3e-4)}
 
 
 def _result(fidelity: Sequence[float], steps: Sequence[int] = (0, 100, 200, 400)) -> dict[str, Any]:
     loss = [1 - each for each in fidelity]
-    curve = {"step": list(steps), "loss": loss, "fidelity": fidelity, "stsb": fidelity}
+    same = dict.fromkeys(("fidelity", "stsb", "accuracy"), fidelity)
+    curve = {"step": list(steps), "loss": loss, **same}
     return {"curve": curve, "teacher": {"stsb": 0.9}, "seconds": 10.0, "on": "one machine"}
+
+
+@pytest.fixture(autouse=True)
+def rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the two runs above."""
+    monkeypatch.setattr(
+        saving, "chosen_rate", lambda _results, _task, _objective, start, _steps: RATE[start]
+    )
 
 
 def test_a_target_is_reached_where_the_curve_stays_above_it() -> None:
@@ -141,28 +151,46 @@ def test_pictures_hold_every_setting_with_a_control(tmp_path: Path) -> None:
     assert all(path.stat().st_size > 1000 for path in written)
 
 
+def _all_tried() -> dict[Cell, Any]:
+    """Of equal worth, but for the last of each kind."""
+    return {cell: _result([cell.rate or 0.0] * 4) for cell in tried()}
+
+
 def test_every_run_stands_once_and_has_a_name_of_its_own() -> None:
     """Two runs with one lock would never run beside each other, or one never at all."""
-    wanted = cells()
+    wanted = cells(_all_tried())
     assert len({cell.name for cell in wanted}) == len(wanted)
+    assert all(cell.rate for cell in wanted)
+    assert {cell for cell in cells({}) if cell.rate} == set(tried())
 
 
 def test_every_cut_has_its_control() -> None:
     """There would be a curve, and nothing that says what it saves."""
-    compared = [cell for cell in cells() if chosen(cell)]
+    compared = [cell for cell in cells(_all_tried()) if cell.seed != SWEPT]
     for cell in compared:
-        budgets = [
-            replace(
-                cell,
-                start=RANDOM,
-                steps=steps,
-                rate=chosen_rate(cell.task, cell.objective, RANDOM, steps),
-            )
-            for steps in (cell.steps, SHORT, LONG)
-        ]
-        assert set(budgets) & set(compared), cell
+        budgets = {replace(cell, start=RANDOM, steps=each, rate=0) for each in (SHORT, LONG)}
+        own = replace(cell, start=RANDOM, rate=0)
+        controls = {replace(each, rate=0) for each in compared if each.start == RANDOM}
+        assert ({own} | budgets) & controls, cell
     for setting in settings(compared):
         assert {cell.start for cell in compared if Setting.of(cell) == setting} > {RANDOM}
+
+
+def test_a_rate_is_the_best_of_those_that_were_tried_for_it() -> None:
+    """Fresh weights with the rate of a cut would be a weak control, and one seed's luck another."""
+    results = _all_tried()
+    asked = (TEXT, "hidden")
+    assert chosen_rate(results, *asked, RANDOM, SHORT) == 3e-3
+    assert chosen_rate(results, *asked, RANDOM, LONG) == 1e-3
+    best = next(cell for cell in results if cell.start == "magnitude" and cell.rate == 1e-3)
+    results[best] = _result([0.0, 0.0, 0.0, 0.9])
+    for steps in (20, SHORT, LONG):
+        assert chosen_rate(results, *asked, "stride", steps) == 1e-3
+    assert chosen_rate(results, *asked, RANDOM, SHORT) == 3e-3
+    assert chosen_rate(results, "sst2", "usual", RANDOM, 500) == 1e-3
+    del results[next(cell for cell in results if cell.task == "trec" and cell.start == RANDOM)]
+    assert chosen_rate(results, "sst2", "usual", RANDOM, 500) is None
+    assert chosen_rate(results, "sst2", "usual", "stride", 500) == 1e-3
 
 
 def test_a_changed_objective_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def _worked(study: Study, folder: Path, wanted: list[Cell], minutes: float = 1) 
         done.append(cell)
         return 50.0, {"seconds": 1.0}
 
-    work(study, wanted, folder / "locks", run, minutes, lambda line: None)
+    work(study, lambda: wanted, folder / "locks", run, minutes, lambda line: None)
     return done
 
 
@@ -70,7 +70,8 @@ def test_a_failure_is_remembered_and_the_others_run(study: Study, tmp_path: Path
             raise ValueError("predictions must be numbers")
         return 1.0, {}
 
-    work(study, [CELL, replace(CELL, seed=2)], tmp_path / "locks", run, 1, lambda line: None)
+    wanted = [CELL, replace(CELL, seed=2)]
+    work(study, lambda: wanted, tmp_path / "locks", run, 1, lambda line: None)
     assert trials(study, CELL, TrialState.FAIL)[0].user_attrs["error"].startswith("predictions")
     assert trials(study, replace(CELL, seed=2), TrialState.COMPLETE)
 
