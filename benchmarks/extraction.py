@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import asdict
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,12 @@ def main() -> None:
     text = report(results, asked, machines)
     (folder / "report.md").write_text(text, encoding="utf-8")
     print(text, end="")
-    if options.write:
-        _write(text, options.write)
+    pictures = []
     if options.plot:
         compared = settings([cell for cell in asked if cell.seed != SWEPT])
-        for path in plot(results, compared, options.plot):
-            print(path)
+        pictures = plot(results, compared, options.plot)
+    if options.write:
+        _write(text, pictures, options.write)
 
 
 def _ready(asked: list[Cell]) -> list[Cell]:
@@ -65,11 +66,12 @@ def _ready(asked: list[Cell]) -> list[Cell]:
     return [cell for cell in asked if cell.rate is not None]
 
 
-def _write(text: str, page: Path) -> None:
-    """Put the tables where a page has others, or a place for them."""
+def _write(text: str, pictures: list[Path], page: Path) -> None:
+    """Put pictures and tables where a page has others, or a place for them."""
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+    shown = "".join(f"![{each.stem}]({relpath(each, page.parent)})\n\n" for each in pictures)
+    page.write_text(f"{before}{BEGIN}\n\n{shown}{text}\n{END}{after}", encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:

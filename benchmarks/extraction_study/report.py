@@ -139,8 +139,9 @@ def _left_out(results: Results, wanted: Sequence[Cell]) -> str:
         return f"All {len(wanted)} runs of the grid are finished."
     named: dict[Setting, dict[str, list[str]]] = {}
     for cell in left:
-        seeds = named.setdefault(Setting.of(cell), {}).setdefault(cell.start, [])
-        seeds.append(str(cell.seed))
+        starts = named.setdefault(Setting.of(cell), {})
+        seeds = starts.setdefault(cell.start, [])
+        seeds += [str(cell.seed)] if str(cell.seed) not in seeds else []
     listed = [
         f"- {setting}: "
         + "; ".join(f"{start}, seed {', '.join(seeds)}" for start, seeds in starts.items())
