@@ -26,7 +26,6 @@ _WRITTEN = {
     "position_key",
     "cross_query",
     "cross_key",
-    "embedding_projection",
 }
 """Roles of the projections that write it. Those of relative positions lose the same channels, so
 these count in their scores."""
