@@ -54,7 +54,7 @@ def save_student(
     if tokenizer is not None:
         if _TYPES not in inspect.signature(model.forward).parameters:
             names = [name for name in tokenizer.model_input_names if name != _TYPES]
-            tokenizer.model_input_names = names
+            tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
         save_tokenizer(tokenizer, partial)
     indices.save(partial)
     (partial / REPORT_FILE).write_text(report, encoding="utf-8")

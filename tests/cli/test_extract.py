@@ -178,6 +178,7 @@ def test_a_config_of_another_family_gives_its_student(teacher: Path, tmp_path: P
     model = transformers.AutoModelForSequenceClassification.from_pretrained(out)
     assert type(model).__name__ == "DistilBertForSequenceClassification"
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    assert set(tokenizer("w1 w2")) == {"input_ids", "attention_mask"}
     assert model(**tokenizer("w1 w2", return_tensors="pt")).logits.shape == (1, 3)
 
 
