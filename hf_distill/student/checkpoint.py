@@ -21,6 +21,7 @@ from transformers.utils import (
 from transformers.utils.hub import get_checkpoint_shard_files
 
 from hf_distill.architectures import anatomy
+from hf_distill.student.limits import check_model
 from hf_distill.student.slicing import inner_name
 
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
@@ -109,21 +110,15 @@ class Original:
             ValueError: It is no transformers model, cannot be found, or is of a class or a family
                 that extraction does not know.
         """
-        if isinstance(teacher, PreTrainedModel):
-            prefix = teacher.base_model_prefix
-            weights = {
-                inner_name(name, prefix): each for name, each in teacher.state_dict().items()
-            }
-            generation = teacher.generation_config if teacher.can_generate() else None
-            return cls(
-                type(teacher), teacher.config, weights, teacher.dtype, teacher.device, generation
-            )
-        if not isinstance(teacher, (str, Path)):
-            raise ValueError(
-                f"teacher must be a transformers model, got {type(teacher).__name__!r}. "
-                "Merge adapters first (merge_and_unload), unwrap what is compiled or parallel."
-            )
-        return _read(str(teacher))
+        if isinstance(teacher, (str, Path)):
+            return _read(str(teacher))
+        check_model("teacher", teacher)
+        prefix = teacher.base_model_prefix
+        weights = {inner_name(name, prefix): each for name, each in teacher.state_dict().items()}
+        generation = teacher.generation_config if teacher.can_generate() else None
+        return cls(
+            type(teacher), teacher.config, weights, teacher.dtype, teacher.device, generation
+        )
 
 
 def _read(source: str) -> Original:

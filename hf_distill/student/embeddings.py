@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hf_distill.student.limits import check_model
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -156,11 +158,7 @@ def word_embeddings(name: str, model: Any) -> nn.Embedding:
     Raises:
         ValueError: It is no transformers model, or its word embeddings are no `nn.Embedding`.
     """
-    if not isinstance(model, PreTrainedModel):
-        raise ValueError(
-            f"{name} must be a transformers model, got {type(model).__name__!r}. "
-            "Merge adapters first (merge_and_unload), unwrap what is compiled or parallel."
-        )
+    check_model(name, model)
     found = model.get_input_embeddings()
     if not isinstance(found, nn.Embedding):
         raise ValueError(

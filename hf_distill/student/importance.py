@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hf_distill.architectures.parts import CONTEXT, EMBEDDING, FFN, HIDDEN, KEY, QUERY, cross
+from hf_distill.student.limits import check_model
 from hf_distill.student.losses import BatchLoss, batch_loss
 from hf_distill.student.masks import Gradients, Masks, Units, sites
 from hf_distill.student.scores import Importance
@@ -81,11 +82,7 @@ def importance(
 
 
 def _check(teacher: PreTrainedModel, hidden: str) -> None:
-    if not isinstance(teacher, PreTrainedModel):
-        raise ValueError(
-            f"teacher must be a transformers model, got {type(teacher).__name__!r}. "
-            "Merge adapters first (merge_and_unload), unwrap what is compiled or parallel."
-        )
+    check_model("teacher", teacher)
     if hidden not in _AGGREGATIONS:
         raise ValueError(
             f"hidden must be one of {', '.join(_AGGREGATIONS)}, got {hidden!r}. 'layers' is usual."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.architectures import anatomy
 from hf_distill.student.size import Size
@@ -13,6 +13,19 @@ from hf_distill.student.size import Size
 _ROTATIONS = ("default", "linear", "dynamic", "llama3")
 """Kinds of rotary positions that turn pair i of a head of d channels by i / d alone (`dynamic`: up
 to the trained length), so that evenly spaced pairs turn in a smaller head as they did."""
+
+
+def check_model(name: str, model: Any) -> None:
+    """Refuse whatever is not a transformers model as such.
+
+    Raises:
+        ValueError: It is wrapped, adapted, or something else; `name` is the argument's.
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(
+            f"{name} must be a transformers model, got {type(model).__name__!r}. "
+            "Merge adapters first (merge_and_unload), unwrap what is compiled or parallel."
+        )
 
 
 def check_cut(student: Size, teacher_config: PretrainedConfig, layers: str | Sequence[int]) -> None:

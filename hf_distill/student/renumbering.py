@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hf_distill.architectures import architecture
+from hf_distill.student.limits import check_model
 
 _LISTS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids")
 """What generation settings list ids under, beside names that end in token_id or token_ids."""
@@ -28,11 +29,7 @@ def vocabulary_axes(model: PreTrainedModel) -> dict[str, int]:
         ValueError: The model's family is not known here, it is not as its config says, or is kept
             in a form whose rows cannot be taken.
     """
-    if not isinstance(model, PreTrainedModel):
-        raise ValueError(
-            f"model must be a transformers model, got {type(model).__name__!r}. "
-            "Merge adapters first (merge_and_unload), unwrap what is compiled or parallel."
-        )
+    check_model("model", model)
     architecture(model.config)
     config = copy.deepcopy(model.config)
     config.vocab_size += 1
