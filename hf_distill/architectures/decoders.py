@@ -158,7 +158,12 @@ BART = Anatomy(
         **linear("classification_out", "classification_head.out_proj", WHOLE, HIDDEN),
         **_HEADS,
     },
-    sizes=sizes(ffn="encoder_ffn_dim", decoder="decoder_layers"),
-    also={"decoder_attention_heads": "heads", "decoder_ffn_dim": "ffn"},
+    sizes=sizes(layers="encoder_layers", ffn="encoder_ffn_dim", decoder="decoder_layers"),
+    # Early configs hold the encoder's depth twice.
+    also={
+        "num_hidden_layers": "layers",
+        "decoder_attention_heads": "heads",
+        "decoder_ffn_dim": "ffn",
+    },
     position_offset=2,
 )
