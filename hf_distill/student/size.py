@@ -198,6 +198,7 @@ def _filled(named: dict[str, int], teacher: Size, config: PretrainedConfig, size
     for field, number in named.items():
         if number < 1 and not (field == "decoder" and isinstance(size, PretrainedConfig)):
             raise ValueError(f"{field} of size must be at least 1, got {number!r}. Raise it.")
+        _check_most(field, number, teacher)
     width = named.get("width", teacher.width)
     heads, left = divmod(teacher.heads * width, teacher.width)
     if "heads" not in named and (left or not heads):
@@ -255,13 +256,17 @@ _LIMITS = {
 }
 
 
+def _check_most(name: str, got: int, teacher: Size) -> None:
+    most = getattr(teacher, name)
+    if got > most:
+        raise ValueError(
+            f"{name} of size must be at most the teacher's ({most}), got {got!r}. {_LIMITS[name]}"
+        )
+
+
 def _check_fits(student: Size, teacher: Size) -> None:
-    for name, remedy in _LIMITS.items():
-        got, most = getattr(student, name), getattr(teacher, name)
-        if got > most:
-            raise ValueError(
-                f"{name} of size must be at most the teacher's ({most}), got {got!r}. {remedy}"
-            )
+    for name in _LIMITS:
+        _check_most(name, getattr(student, name), teacher)
     if student.heads % student.groups:
         raise ValueError(
             f"heads of size must be divisible by its groups ({student.groups}), "

@@ -159,6 +159,7 @@ def test_layer_types_follow_the_layers_kept() -> None:
     [
         ("L13", r"layers of size must be at most the teacher's \(12\), got 13"),
         ("L6-H832", r"width of size must be at most the teacher's \(768\), got 832"),
+        ("L6-H800", r"width of size must be at most the teacher's \(768\), got 800"),
         ("L6-F3073", r"ffn of size must be at most the teacher's \(3072\), got 3073"),
         ("L6-H384-A24", r"heads of size must be at most the teacher's \(12\), got 24"),
         ("L6-H384-A4", r"head_size of size must be at most the teacher's \(64\), got 96"),
