@@ -23,6 +23,9 @@ RANDOM = "random"
 """Fresh weights: the control."""
 IMPORTANCE = "ETD-Impt"
 STARTS = (RANDOM, "stride", "ETD-Rand", "magnitude", IMPORTANCE)
+RESCALED = f"{IMPORTANCE}, rescaled"
+"""The same units, with queries scaled to what their heads have lost: another start just where heads
+are cut inside."""
 SEEDS = (1, 2, 3)
 SWEPT = 0
 """The seed of the runs that rates were chosen by: no other run has it."""
@@ -134,6 +137,7 @@ BATCHES: tuple[Batch, ...] = (
     Batch("trec", "13M", USUAL, STARTS, (OF_A_TASK,)),
     Batch(TEXT, "13M", "hidden", STARTS, (SHORT,), OTHERS),
     Batch(TEXT, "13M", "hidden", CHOSEN, PARTS_OF_LONG, FIRST),
+    Batch(TEXT, "L6-H192-A12", "hidden", (RANDOM, IMPORTANCE, RESCALED), (SHORT,)),
     _sweep(TEXT, "relation", SHORT, (3e-4, 1e-3)),
     Batch(TEXT, "13M", "relation", STARTS, (SHORT,), FIRST),
     Batch("sst2", "13M", USUAL, STARTS, (OF_A_TASK,), FIRST),

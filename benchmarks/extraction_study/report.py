@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from extraction_study.conditions import RANDOM, STARTS, SWEPT, Cell, Results, tried
+from extraction_study.conditions import RANDOM, RESCALED, STARTS, SWEPT, Cell, Results, tried
 from extraction_study.saving import (
     Measure,
     Setting,
@@ -47,7 +47,7 @@ def _of_setting(results: Results, setting: Setting) -> str:
     """One row for each start that has run."""
     asked = measures(setting.task)
     rows = []
-    for start in STARTS:
+    for start in (*STARTS, RESCALED):
         runs = of_setting(results, setting, start).values()
         if runs:
             ends = " | ".join(_ends(runs, each) for each in asked)

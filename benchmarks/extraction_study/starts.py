@@ -10,7 +10,7 @@ from datasets import Dataset
 from studies.locks import locked
 from torch.utils.data import DataLoader
 
-from extraction_study.conditions import IMPORTANCE, RANDOM, Cell
+from extraction_study.conditions import IMPORTANCE, RANDOM, RESCALED, Cell
 from hf_distill.student import Importance, extract, fresh, importance
 
 BATCH, BATCHES = 32, 32
@@ -31,8 +31,15 @@ def start(cell: Cell, teacher: Any, scores: Callable[[], Importance]) -> Any:
     """
     if cell.start == RANDOM:
         return fresh(teacher, cell.size, seed=cell.seed, dropout=0.0)
-    how = scores() if cell.start == IMPORTANCE else _HOW[cell.start]
-    return extract(teacher, cell.size, how=how, seed=cell.seed, dropout=0.0).model
+    how = scores() if cell.start in (IMPORTANCE, RESCALED) else _HOW[cell.start]
+    return extract(
+        teacher,
+        cell.size,
+        how=how,
+        seed=cell.seed,
+        rescale_qk=cell.start == RESCALED,
+        dropout=0.0,
+    ).model
 
 
 def obtain_scores(

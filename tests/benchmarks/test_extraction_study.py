@@ -14,8 +14,10 @@ import torch
 from datasets import Dataset
 from extraction_study import conditions, saving
 from extraction_study.conditions import (
+    IMPORTANCE,
     LONG,
     RANDOM,
+    RESCALED,
     SHORT,
     STARTS,
     SWEPT,
@@ -233,6 +235,20 @@ def test_starts_are_what_they_are_called(tmp_path: Path) -> None:
         moves = not torch.equal(words(name, 1), words(name, 2))
         assert moves == (name in (RANDOM, "ETD-Rand")), name
     assert len({tuple(words(name, 1)[5].tolist()) for name in STARTS}) == len(STARTS)
+
+
+def test_a_rescaled_start_differs_in_its_queries_alone(tmp_path: Path) -> None:
+    """A comparison of rescaling in which something else was changed too, or nothing."""
+    teacher = tiny.model("Bert", "Model")
+    train = Dataset.from_list([{"input_ids": [4, 5, 6 + at]} for at in range(8)])
+    scores = partial(obtain_scores, tmp_path, TEXT, teacher, train, runs.collate)
+    cell = replace(CONTROL, size="L2-H16-A4")
+    plain, rescaled = (
+        start(replace(cell, start=name), teacher, scores).state_dict()
+        for name in (IMPORTANCE, RESCALED)
+    )
+    changed = {name for name in plain if not torch.equal(plain[name], rescaled[name])}
+    assert changed == {name for name in plain if ".query.weight" in name}
 
 
 def test_where_only_layers_are_left_out_every_cut_is_the_same(tmp_path: Path) -> None:
