@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import transformers
+from packaging.version import Version
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.architectures import anatomy
+from hf_distill.student.depth import source_layers
 from hf_distill.student.size import Size
 
 _ROTATIONS = ("default", "linear", "dynamic", "llama3")
@@ -59,6 +62,7 @@ def check_cut(student: Size, teacher_config: PretrainedConfig, layers: str | Seq
         )
     if student.head_size != teacher.head_size:
         faults += _smaller_heads(teacher_config)
+    faults += _windows(student, teacher, teacher_config, layers)
     if faults:
         raise ValueError(faults[0])
 
@@ -95,4 +99,22 @@ def _smaller_heads(config: Any) -> Iterator[str]:
             f"rope_type of the teacher must be one of {', '.join(_ROTATIONS)} where its heads "
             f"become smaller, got {kind!r}, which turns channels otherwise in smaller heads. "
             "Keep the head size: name fewer heads, or none."
+        )
+
+
+def _windows(
+    student: Size, teacher: Size, config: Any, layers: str | Sequence[int]
+) -> Iterator[str]:
+    """What speaks against layers that would look through other windows than they did."""
+    early = Version(transformers.__version__) < Version("5.1")
+    if config.model_type != "modernbert" or not early:
+        return
+    sources = source_layers(layers, student.layers, teacher.layers)
+    every = config.global_attn_every_n_layers
+    # This version goes by a layer's place, not by layer_types.
+    if any(bool((old - 1) % every) != bool(new % every) for new, old in enumerate(sources)):
+        yield (
+            f"layers must keep their windows where transformers {transformers.__version__} gives "
+            f"ModernBERT's by place alone (every {every} from the first is global), "
+            f"got {sources!r}. Take transformers 5.1 or later, or layers='first'."
         )

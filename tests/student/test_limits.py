@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -94,6 +95,27 @@ def test_a_decoder_without_its_encoder_is_refused() -> None:
         ValueError, match="teacher must have its encoder, got the decoder of a bart"
     ):
         extract(model, "L1")
+
+
+@pytest.mark.parametrize(
+    ("layers", "version", "refused"),
+    [
+        ((1, 2), "5.0.0", False),
+        ((3, 4), "5.0.0", False),
+        ((1, 3), "5.0.0", True),
+        ((2, 4), "5.0.0", True),
+        ((2, 4), "5.1.0", False),
+    ],
+)
+def test_layers_keep_their_windows(
+    layers: tuple[int, int], version: str, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ModernBERT of transformers 5.0 looks at a layer's place, and not at its layer_types."""
+    monkeypatch.setattr(transformers, "__version__", version)
+    config = tiny.config("ModernBert", num_hidden_layers=4)
+    expectation = pytest.raises(ValueError, match="layers must keep their windows where")
+    with expectation if refused else nullcontext():
+        student_config("L2", config, layers=layers)
 
 
 @pytest.mark.parametrize("layers", [(1, 3), (2, 4)])
