@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 import transformers
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from transformers.models.deberta_v2 import modeling_deberta_v2
 
 from hf_distill.architectures import anatomy, base_model
 from hf_distill.student import IndexSets, Size
@@ -76,13 +78,18 @@ PLAIN = tuple(name for name, (_, head, _) in CASES.items() if head == "Model") +
 
 def teacher(family: str = "Bert", head: str = "Model", **changes: Any) -> Any:
     """A tiny model in float64; norms and biases are random too, so that a forgotten one shows."""
-    if (family, head, transformers.__version__) == ("XLMRoberta", "ForMultipleChoice", "5.0.0"):
-        pytest.skip("this model of transformers 5.0.0 asks for an output that is not there")
+    skip_what_cannot_run(family, head)
     model = tiny.model(family, head, **changes).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.5)
     return model
+
+
+def skip_what_cannot_run(family: str, head: str) -> None:
+    """Skip the test where this version of transformers has a fault of its own."""
+    if (family, head, transformers.__version__) == ("XLMRoberta", "ForMultipleChoice", "5.0.0"):
+        pytest.skip("this model of transformers 5.0.0 asks for an output that is not there")
 
 
 def case(name: str, layers: int = 2) -> tuple[Any, dict[str, Tensor]]:
@@ -129,9 +136,15 @@ class _Exact(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
+def _exact_root(queries: Tensor, factor: int) -> Tensor:
+    return torch.tensor(queries.shape[-1] * factor, dtype=torch.float64).sqrt()
+
+
 def outputs(model: nn.Module, batch: dict[str, Tensor]) -> list[Tensor]:
     """Every tensor that a model answers with."""
-    with torch.no_grad(), _Exact():
+    # Early versions compile DeBERTa's root of the head size, in float32, where no mode reaches.
+    exact_root = patch.object(modeling_deberta_v2, "scaled_size_sqrt", _exact_root)
+    with torch.no_grad(), exact_root, _Exact():
         found = model(**batch)
     return [value for value in found.values() if isinstance(value, Tensor)]
 
