@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hf_distill.cli.tables import aligned
 from hf_distill.cli.texts import batches, read_texts
@@ -29,6 +29,7 @@ class Asked:
     dropout: float | None = None
     texts: Sequence[Path] = ()
     loss: str = "auto"
+    hidden: Literal["layers", "shared"] = "layers"
     scored_on: int = 2048
     scores: Path | None = None
     plot: Path | None = None
@@ -190,6 +191,7 @@ def _scored(asked: Asked, source: str, tokenizer: Any, size: Any) -> Any:
         model,
         batches(drawn, tokenizer, loss),
         loss="task" if loss == "causal-lm" else loss,
+        hidden=asked.hidden,
         seed=asked.seed,
     )
     if asked.scores is not None:

@@ -30,6 +30,13 @@ class Loss(str, Enum):
     causal_lm = "causal-lm"
 
 
+class Hidden(str, Enum):
+    """How the effects of a hidden unit on all layers are put together."""
+
+    layers = "layers"
+    shared = "shared"
+
+
 class Dtype(str, Enum):
     """Of the student's weights."""
 
@@ -69,6 +76,13 @@ def extract(
         typer.Option(help="Texts to score by: a line each, or a table's column text. Repeatable."),
     ] = None,
     loss: Annotated[Loss, typer.Option(help="What importance is measured by.")] = Loss.auto,
+    hidden: Annotated[
+        Hidden,
+        typer.Option(
+            help="How a hidden unit's effects are summed: each layer's for itself, or as of one "
+            "mask shared by all, where layers may cancel."
+        ),
+    ] = Hidden.layers,
     scored_on: Annotated[
         int, typer.Option(min=1, help="How many of the texts, drawn by seed.")
     ] = 2048,
@@ -102,6 +116,7 @@ def extract(
             dropout=dropout,
             texts=texts or (),
             loss=loss.value,
+            hidden=hidden.value,
             scored_on=scored_on,
             scores=scores,
             plot=plot,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ def batches(texts: Sequence[str], tokenizer: Any, loss: str) -> Iterator[Any]:
     from transformers import DataCollatorForLanguageModeling, DataCollatorWithPadding
 
     if tokenizer.pad_token is None:
+        # Of a copy: the student is given the teacher's tokenizer as it is.
+        tokenizer = copy.deepcopy(tokenizer)
         tokenizer.pad_token = tokenizer.eos_token
     collator: Any = DataCollatorWithPadding(tokenizer)
     if loss != "hidden":

@@ -143,6 +143,21 @@ def test_language_models_are_scored_by_their_own_loss(
     assert not torch.allclose(held[0], held[2])
 
 
+def test_hidden_units_are_put_together_as_asked(teacher: Path, texts: Path, tmp_path: Path) -> None:
+    """An option that is taken and not passed on: both ways would seem to agree."""
+    held = []
+    for asked in ("layers", "shared"):
+        scores = tmp_path / f"{asked}.safetensors"
+        done = call(
+            *("--teacher", teacher, "--student", "L1", "--how", "importance", "--texts", texts),
+            *("--hidden", asked, "--scores", scores, "--out", tmp_path / asked),
+        )
+        assert done.exit_code == 0, done.output
+        held.append(Importance.load(scores))
+    assert torch.equal(held[0].layers[0].ffn, held[1].layers[0].ffn)
+    assert not torch.allclose(held[0].hidden, held[1].hidden)
+
+
 def test_a_vocabulary_is_trimmed_with_the_student(
     teacher: Path, texts: Path, tmp_path: Path
 ) -> None:
