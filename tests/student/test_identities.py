@@ -160,6 +160,9 @@ def test_kept_layers_equal_the_teacher_without_the_others(
         return
     if name == "a convolution" and layers[0] > 1:
         pytest.skip("it belongs to the teacher's first layer, and in the student to its own")
+    if name == "scores by layer":
+        # Early versions divide them in this implementation alone.
+        model.set_attn_implementation("eager")
     student, indices, _ = extract(model, "L2", layers=layers, decoder_layers=layers)
     assert close(outputs(student, batch), expected(model, indices, batch))
     assert not close(outputs(student, batch), outputs(model, batch), 1e-3)
