@@ -79,6 +79,7 @@ def test_every_family_is_sized_by_its_own_names(family: str, size: Any, expected
     teacher = tiny.config(family)
     config = student_config(size, teacher)
     assert str(Size.of(config)) == expected
+    assert config.num_hidden_layers == Size.of(config).layers
     assert str(Size.of(type(config)(**config.to_dict()))) == expected
 
 
