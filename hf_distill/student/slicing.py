@@ -102,6 +102,7 @@ class Slicer:
         """
         self.weights, self.teacher, self.indices = weights, teacher, indices
         self.query_factor, self.by_depth = query_factor, False
+        self.normalised = any(".q_norm." in name for name in weights)
         self.read: set[str] = set()
         """The teacher's tensors that the student was filled with, by all the names of each."""
         self.outer: dict[str, Indices] = {
@@ -216,9 +217,8 @@ class Slicer:
         factor = self.query_factor
         if self.by_depth and where.stack is not None:
             factor *= (where.layer + 1) / self._kept(where).source
-        normalised = any(".q_norm." in name for name in self.weights)
-        scaled = (CHANNEL,) if normalised else (QUERY, cross(QUERY))
-        if factor == 1 or (normalised and not where.part.role.startswith("query_norm")):
+        scaled = (CHANNEL,) if self.normalised else (QUERY, cross(QUERY))
+        if factor == 1 or (self.normalised and not where.part.role.startswith("query_norm")):
             return cut
         for dimension, axes in enumerate(where.part.runs):
             start = 0
