@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize as unit_length
 
-from hf_distill.objectives.pooling import SENTENCE, Pooling
+from hf_distill.objectives.pooling import SENTENCE
 from hf_distill.objectives.precision import products, widened
 from hf_distill.objectives.states import PooledStates
+from hf_distill.signals.pooling import Pooling
 from hf_distill.signals.signals import Unit
 
 

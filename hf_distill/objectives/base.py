@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from hf_distill.objectives.critic import Critic
 from hf_distill.objectives.schedule import Schedule
+from hf_distill.signals.pooling import Pooling
 from hf_distill.signals.signals import Problem, Signals, Unit
 
 Pairs = Sequence[tuple[int, int]]
@@ -86,6 +87,11 @@ class Objective(ABC):
 
     def check(self, student: Shape, teacher: Shape) -> None:  # noqa: B027 (most can compare any)
         """Raise ValueError, with a remedy, where models of these shapes cannot be compared."""
+
+    @property
+    def reads(self) -> Pooling:
+        """Which of the teacher's hidden states it reads, where it reads any."""
+        return "tokens"
 
     def at(self, progress: float) -> Self:
         """The same objective with every scheduled setting at its number of that progress.

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from hf_distill.objectives.pooling import Pooling
 from hf_distill.objectives.settings import check_flag
+from hf_distill.signals.pooling import Pooling
 
 Kind = Literal["separable", "bilinear"]
 

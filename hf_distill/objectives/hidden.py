@@ -10,10 +10,11 @@ from torch.nn.functional import normalize as unit_length
 
 from hf_distill.objectives.base import Objective, Pairs
 from hf_distill.objectives.divergence import kl
-from hf_distill.objectives.pooling import SENTENCE, Pooling
+from hf_distill.objectives.pooling import SENTENCE
 from hf_distill.objectives.precision import wide_pair
 from hf_distill.objectives.settings import check_flag
 from hf_distill.objectives.states import PooledStates
+from hf_distill.signals.pooling import Pooling
 from hf_distill.signals.signals import Signals, Unit
 
 

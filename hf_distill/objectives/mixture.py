@@ -11,6 +11,7 @@ from torch import Tensor
 from hf_distill.objectives.base import Objective, Pairs
 from hf_distill.objectives.reduce import masked_mean
 from hf_distill.objectives.schedule import Number, extremes, number_at
+from hf_distill.signals.pooling import Pooling
 from hf_distill.signals.signals import LAYERED, Demand, Scores, Signals, Unit
 
 
@@ -138,7 +139,19 @@ class Mixture:
             "logits" in term.objective.needs and (side == 0 or term.objective.reads_teacher)
             for term in self.terms.values()
         )
-        return Demand(logits, {signal: frozenset(found) for signal, found in layers.items()})
+        found = {signal: frozenset(wanted) for signal, wanted in layers.items()}
+        return Demand(logits, found, self._pooled() if side else {})
+
+    def _pooled(self) -> dict[int, Pooling]:
+        """The teacher's layers of whose hidden states all terms read the same one."""
+        read: dict[int, set[Pooling]] = {}
+        for term in self.terms.values():
+            if "hidden" in term.objective.needs:
+                for _, layer in term.pairs:
+                    read.setdefault(layer, set()).add(term.objective.reads)
+        return {
+            layer: one for layer, (one, *others) in read.items() if not others and one != "tokens"
+        }
 
 
 def _prepared(student: Signals, name: str, objective: Objective, learnt: Learnt | None) -> Signals:

@@ -17,6 +17,7 @@ from hf_distill.objectives.precision import widened
 from hf_distill.objectives.reduce import mean_over_pairs
 from hf_distill.objectives.schedule import Number, fixed
 from hf_distill.objectives.settings import check_flag, check_number, check_temperature
+from hf_distill.signals.pooling import Pooling
 from hf_distill.signals.signals import Scores, Signals, Unit
 
 _POOLE = (
@@ -51,6 +52,11 @@ class _Bound(Objective):
             object.__setattr__(self, "critic", _critic(self.critic))
         if self.critic.pooling == "tokens":
             object.__setattr__(self, "unit", "token")
+
+    @property
+    def reads(self) -> Pooling:
+        """What the critic scores."""
+        return self.critic.pooling
 
     def forward(self, student: Signals, teacher: Signals, pairs: Pairs) -> Tensor:
         """[B], or [B, T] where the critic scores tokens."""

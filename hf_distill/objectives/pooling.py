@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
 from torch import Tensor
 
-from hf_distill.objectives.precision import widened
+from hf_distill.signals.pooling import Pooling, first_states, summed_states
 
-Pooling = Literal["tokens", "first", "mean"]
 SENTENCE: tuple[Pooling, ...] = ("mean", "first")
 """The poolings that leave one state of a sentence."""
 
@@ -32,7 +28,5 @@ def pooled(hidden: Tensor, mask: Tensor, pooling: Pooling) -> tuple[Tensor, Tens
         return hidden, mask
     real = mask.any(-1)
     if pooling == "first":
-        rows = torch.arange(len(mask), device=mask.device)
-        return hidden[rows, mask.int().argmax(-1)].masked_fill(~real.unsqueeze(-1), 0), real
-    total = widened(hidden).masked_fill(~mask.unsqueeze(-1), 0).sum(1)
-    return total / mask.sum(-1, keepdim=True).clamp(min=1), real
+        return first_states(hidden, mask), real
+    return summed_states(hidden, mask) / mask.sum(-1, keepdim=True).clamp(min=1), real

@@ -9,8 +9,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from hf_distill.objectives.base import Objective, Pairs
-from hf_distill.objectives.pooling import SENTENCE, Pooling, pooled
+from hf_distill.objectives.pooling import SENTENCE, pooled
 from hf_distill.objectives.reduce import mean_over_pairs
+from hf_distill.signals.pooling import Pooling
 from hf_distill.signals.signals import Signals
 
 
@@ -35,6 +36,11 @@ class PooledStates(Objective):
                 f"pooling must be one of {', '.join(self.poolings)}, got {self.pooling!r}. "
                 "Choose one."
             )
+
+    @property
+    def reads(self) -> Pooling:
+        """What is pooled."""
+        return self.pooling
 
     @abstractmethod
     def compare(self, student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hf_distill.signals.pooling import Pooling
+
 Unit = Literal["sequence", "token", "row", "label"]
 """What a loss is counted in. `sequence`: an example; `token`: a token that is not padding; `row`:
 one distribution of
@@ -34,6 +36,9 @@ class Demand:
 
     logits: bool = False
     layers: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    pooled: Mapping[int, Pooling] = field(default_factory=dict)
+    """layer -> the one state of a sentence that is read of its hidden states, "mean" or "first",
+    where no more is read of them."""
 
     def of(self, signal: str) -> frozenset[int]:
         """The layers wanted of one layered signal."""
