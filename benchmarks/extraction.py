@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import asdict
-from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from extraction_study.conditions import SWEPT, Cell, cells, tried
 from extraction_study.plots import plot
 from extraction_study.report import report
 from extraction_study.saving import settings
+from studies.pages import write_between
 from studies.storage import finished, open_study, work
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
@@ -58,20 +58,12 @@ def main() -> None:
         compared = settings([cell for cell in asked if cell.seed != SWEPT])
         pictures = plot(results, compared, options.plot)
     if options.write:
-        _write(text, pictures, options.write)
+        write_between(options.write, BEGIN, END, text, pictures)
 
 
 def _ready(asked: list[Cell]) -> list[Cell]:
     """Those whose rates are chosen."""
     return [cell for cell in asked if cell.rate is not None]
-
-
-def _write(text: str, pictures: list[Path], page: Path) -> None:
-    """Put pictures and tables where a page has others, or a place for them."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    shown = "".join(f"![{each.stem}]({relpath(each, page.parent)})\n\n" for each in pictures)
-    page.write_text(f"{before}{BEGIN}\n\n{shown}{text}\n{END}{after}", encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:

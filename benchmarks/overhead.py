@@ -17,10 +17,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from studies import memory
 from torch import nn
 from transformers import (
     BertConfig,
@@ -73,10 +73,10 @@ def row(options: argparse.Namespace, work: str) -> str:
     loop, trainer = times(options, work)
     ratios = [ours / raw for ours, raw in zip(trainer, loop, strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
-    memory = {only: child(options, work, only) for only in ("loop", "trainer")}
+    peaks = {only: child(options, work, only) for only in ("loop", "trainer")}
     return (
         f"| {work} | {statistics.median(loop):.3f} | {statistics.median(trainer):.3f} "
-        f"| {middle:.3f} ({low:.3f} to {high:.3f}) | {memory['trainer'] / memory['loop']:.3f} |"
+        f"| {middle:.3f} ({low:.3f} to {high:.3f}) | {peaks['trainer'] / peaks['loop']:.3f} |"
     )
 
 
@@ -218,9 +218,7 @@ def peak(options: argparse.Namespace) -> int:
         step = build_loop(options, options.work)
         for _ in range(options.steps + options.warmup):
             step()
-    # Linux hands ru_maxrss on to a child: ask for the peak of this address space.
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.partition("VmHWM:")[2].split()[0])
+    return memory.peak()
 
 
 def child(options: argparse.Namespace, work: str, only: str) -> int:
