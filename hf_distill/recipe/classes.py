@@ -28,6 +28,8 @@ _SAID_ELSEWHERE = {
     "output_dir": "Name the run's folder with --output or the key output.",
     "seed": "Use the recipe's own key seed.",
 }
+_SAMPLING = ("train_sampling_strategy", "group_by_length")
+"""What newer and older transformers call length grouping."""
 
 
 def objectives_of(recipe: Recipe) -> Objectives | None:
@@ -115,12 +117,19 @@ def training_faults(found: Any, path: str) -> list[Fault]:
             text = f"must be left out, got {value!r}. {_SAID_ELSEWHERE[name]}"
             faults.append(Fault(key, text))
         elif name not in types:
-            hint = nearest(str(name), types) or "See transformers' documentation."
-            text = f"must be a field of TrainingArguments, got {name!r}. {hint}"
+            text = f"must be a field of TrainingArguments, got {name!r}. {_meant(name, types)}"
             faults.append(Fault(key, text))
         else:
             faults += _value_faults(types[name], value, key)
     return faults
+
+
+def _meant(name: Any, types: dict[str, Any]) -> str:
+    if name in _SAMPLING:
+        ((field, value),) = LENGTH_GROUPED.items()
+        said = f"{field}: {str(value).lower()}"
+        return f"This transformers says {said}, which recipes do without being told."
+    return nearest(str(name), types) or "See transformers' documentation."
 
 
 def _value_faults(hint: Any, value: Any, key: str) -> Iterator[Fault]:

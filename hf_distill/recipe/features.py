@@ -95,7 +95,7 @@ def _classification(
         encoded = tokenizer(*texts, truncation=True, max_length=data.max_length)
         return {**encoded, "labels": [ids[each] for each in batch[data.label]]}
 
-    collator = DataCollatorWithPadding(tokenizer)
+    collator = DataCollatorWithPadding(tokenizer, **_padding(data))
     joined = zip(*(splits.evaluation[column] for column in columns), strict=True)
     return _prepared(splits, encode, collator, compute, [" ".join(parts) for parts in joined])
 
@@ -119,7 +119,7 @@ def _tagging(
         ]
         return {**encoded, "labels": tagged}
 
-    collator = DataCollatorForTokenClassification(tokenizer)
+    collator = DataCollatorForTokenClassification(tokenizer, **_padding(data))
     texts = [" ".join(words) for words in splits.evaluation[data.tokens]]
     return _prepared(splits, encode, collator, tagging_metrics(labels), texts)
 
@@ -159,7 +159,7 @@ def _spans(
     return Prepared(
         train=encode(train, True),
         evaluation=shown.remove_columns(["example_id", "offset_mapping"]),
-        collator=DataCollatorWithPadding(tokenizer),
+        collator=DataCollatorWithPadding(tokenizer, **_padding(data)),
         compute=span_metrics(shown, evaluation),
         texts=texts,
     )
@@ -176,18 +176,25 @@ def _as_squad(split: Dataset, data: Data) -> Dataset:
 def _texts(
     recipe: Recipe, splits: Splits, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]
 ) -> Prepared:
-    (column,) = _names(recipe.data, "text")
+    data = recipe.data
+    (column,) = _names(data, "text")
 
     def encode(batch: Mapping[str, list[Any]]) -> dict[str, Any]:
-        return dict(tokenizer(batch[column], truncation=True, max_length=recipe.data.max_length))
+        return dict(tokenizer(batch[column], truncation=True, max_length=data.max_length))
 
+    collator = DataCollatorWithPadding(tokenizer, **_padding(data))
     texts = list(splits.evaluation[column])[:TEXTS]
     if len(texts) < 3:
         raise ValueError(
             f"evaluation must hold at least 3 texts, got {len(texts)}. Their similarities are "
             "what is compared: give more text."
         )
-    return _prepared(splits, encode, DataCollatorWithPadding(tokenizer), None, texts)
+    return _prepared(splits, encode, collator, None, texts)
+
+
+def _padding(data: Data) -> dict[str, Any]:
+    """What every collator is told of the length of a batch."""
+    return {"pad_to_multiple_of": data.pad_to_multiple_of}
 
 
 def _prepared(

@@ -13,7 +13,7 @@ from hf_distill.recipe.chain import FIRST, links
 from hf_distill.recipe.classes import mapping_of, objectives_of
 from hf_distill.recipe.data import Splits, class_names
 from hf_distill.recipe.features import label_column
-from hf_distill.recipe.schema import TASKS, Recipe, Teacher
+from hf_distill.recipe.schema import TASKS, Data, Recipe, Teacher
 from hf_distill.release.tokenizer import positions
 from hf_distill.signals.head import HEADS
 from hf_distill.student import student_config
@@ -70,11 +70,8 @@ def check_fit(recipe: Recipe, teachers: Sequence[Any]) -> None:
     """
     for key, config in zip(teacher_keys(recipe.teacher), teachers, strict=True):
         most = positions(config)
-        if most is not None and recipe.data.max_length > most:
-            raise ValueError(
-                f"data.max_length must be at most the positions of {key} ({most}), "
-                f"got {recipe.data.max_length!r}. Lower it."
-            )
+        if most is not None:
+            _check_length(recipe.data, key, most)
     teacher = first = teachers[recipe.teacher.lead or 0]
     chain = links(recipe)
     for index, link in enumerate(chain):
@@ -85,6 +82,19 @@ def check_fit(recipe: Recipe, teachers: Sequence[Any]) -> None:
             if link is chain[-1]:
                 raise
             raise ValueError(f"assistants.{index}: {error}") from error
+
+
+def _check_length(data: Data, key: str, most: int) -> None:
+    if data.max_length > most:
+        raise ValueError(
+            f"data.max_length must be at most the positions of {key} ({most}), "
+            f"got {data.max_length!r}. Lower it."
+        )
+    if data.longest > most:
+        raise ValueError(
+            f"data.pad_to_multiple_of must leave {data.max_length} tokens within the positions of "
+            f"{key} ({most}), got {data.pad_to_multiple_of!r}: {data.longest} tokens. Lower it."
+        )
 
 
 def _check_link(link: Recipe, teacher: Any, first: Any, *, several: bool) -> Any:

@@ -74,9 +74,18 @@ class Data(Section):
     stride: NonNegativeInt | None = Field(
         None, description="Tokens that neighbouring windows share; a third of them without."
     )
+    pad_to_multiple_of: PositiveInt | None = Field(
+        None, description="Batches are padded to a multiple of so many tokens, such as 8."
+    )
     limit: PositiveInt | None = Field(
         None, description="At most so many examples of each split, for a trial."
     )
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a batch whose longest text is cut."""
+        step = self.pad_to_multiple_of or 1
+        return -(-self.max_length // step) * step
 
 
 def _of_key(check: Callable[..., None], *given: Any) -> None:

@@ -1,4 +1,4 @@
-"""What each term of the loss does between two logs: its mean, its pull, whether it still lives."""
+"""What is told between two logs: each term's mean, its pull, whether it lives; and the padding."""
 
 from __future__ import annotations
 
@@ -17,19 +17,29 @@ class TermLog:
 
     def __init__(self) -> None:
         """Nothing was summed yet."""
+        self._zero_steps: dict[str, int] = {}
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was summed and not logged."""
         self._sums: dict[str, Tensor] = {}
         self._norms: dict[str, Tensor] = {}
         self._facts: dict[str, float] = {}
         self._steps = 0
-        self._zero_steps: dict[str, int] = {}
+        # Numbers of tokens; a tensor is not read before the log, which would wait for a device.
+        self._real: Tensor | int = 0
+        self._given = 0
 
-    def forget(self) -> None:
-        """Drop what was summed and not logged."""
-        self._sums, self._norms, self._facts, self._steps = {}, {}, {}, 0
+    def count_step(self, masks: Iterable[Tensor]) -> None:
+        """One more optimizer step.
 
-    def count_step(self) -> None:
-        """One more optimizer step."""
+        Args:
+            masks: Of each of its micro-batches, [B, T] bool: the real tokens.
+        """
         self._steps += 1
+        for mask in masks:
+            self._real = self._real + mask.sum()
+            self._given += mask.numel()
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
         """Add the terms of one micro-batch, each divided by the whole step's count."""
@@ -45,7 +55,11 @@ class TermLog:
         self._facts.update(facts)
 
     def take(self, accelerator: Accelerator) -> dict[str, float]:
-        """`loss_<name>`, the mean over steps, `gradient_norm_<name>`, and facts; nothing is kept.
+        """What the log says of the steps since the last one; nothing is kept.
+
+        That is `loss_<name>`, the mean over steps; `gradient_norm_<name>`; `padding_fraction`, the
+        share of padding among the tokens that all processes gave the student (its encoder, where it
+        has a decoder too); and facts.
 
         Raises:
             ValueError: A term has vanished.
@@ -59,9 +73,15 @@ class TermLog:
         self._look_for_vanished(logs)
         norms = _over_processes(self._norms, accelerator, "mean") if self._norms else {}
         logs.update({f"gradient_norm_{name}": norm for name, norm in norms.items()})
+        logs["padding_fraction"] = self._padding(accelerator)
         logs.update(self._facts)
         self.forget()
         return logs
+
+    def _padding(self, accelerator: Accelerator) -> float:
+        counts = torch.tensor([self._real, self._given], device=accelerator.device)
+        real, given = accelerator.reduce(counts, "sum").tolist()
+        return 1 - real / given
 
     def _look_for_vanished(self, logs: Mapping[str, float]) -> None:
         for name in self._sums:

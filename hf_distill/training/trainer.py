@@ -177,13 +177,14 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
         """The micro-batches of one optimizer step; their units are counted over all processes."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._step_begins = True
-        counted = [self.head.targets(batch).counts() for batch in batches]
-        if counted:
+        targets = [self.head.targets(batch) for batch in batches]
+        if targets:
+            counted = [each.counts() for each in targets]
             units = list(counted[0])
             sums = [torch.stack([one[unit] for one in counted]).sum() for unit in units]
             totals = self.accelerator.reduce(torch.stack(sums).to(device), "sum")
             self._counts = dict(zip(units, totals, strict=True))
-            self._term_log.count_step()
+            self._term_log.count_step(each.mask for each in targets)
         return batches, items
 
     # The loss

@@ -152,6 +152,18 @@ def test_two_processes_learn_what_one_does(processes: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_padding_is_that_of_both_processes(processes: Path) -> None:
+    """Each process pads its own part: the first one's share is not that of the step."""
+    ours, others = (json.loads((processes / f"given-{rank}.json").read_text()) for rank in (0, 1))
+    assert ours != others
+    shares = []
+    for (real, given), (more, further) in zip(ours, others, strict=True):
+        shares.append(1 - (real + more) / (given + further))
+    seen = json.loads((processes / "losses.json").read_text())["learning"]
+    assert seen["padding_fraction"] == pytest.approx(shares)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not RESUMES, reason="this transformers cannot resume on several CPUs")
 def test_two_processes_resume_exactly(processes: Path) -> None:
     """Only rank 0 writes: what the others do not read back differs from the second step on."""

@@ -37,6 +37,11 @@ def learning(folder: Path, **changes: Any) -> Any:
     )
 
 
+def _counted(mask: torch.Tensor) -> tuple[int, int]:
+    """The real tokens of a batch, and all of them."""
+    return int(mask.sum()), mask.numel()
+
+
 def main(folder: Path) -> None:
     """Rank 0 writes gradients and losses of every case; every rank its learnt weights."""
     torch.set_num_threads(1)
@@ -53,10 +58,16 @@ def main(folder: Path) -> None:
     run = learning(
         folder / "learnt", per_device_train_batch_size=2, save_strategy="steps", save_steps=3
     )
+    given: list[tuple[int, int]] = []
+    run.model.register_forward_pre_hook(
+        lambda _, args, inputs: given.append(_counted(inputs["attention_mask"])), with_kwargs=True
+    )
     run.train()
     rank = run.accelerator.process_index
+    (folder / f"given-{rank}.json").write_text(json.dumps(given))
     save_file(dict(run.model.state_dict()), folder / f"weights-{rank}.safetensors")
-    losses["learning"] = {"loss": logged(run), "grad_norm": logged(run, "grad_norm")}
+    names = ("loss", "grad_norm", "padding_fraction")
+    losses["learning"] = {name: logged(run, name) for name in names}
     losses["processes"] = run.accelerator.num_processes
     if RESUMES:
         checkpoint = str(folder / "learnt" / "checkpoint-3")

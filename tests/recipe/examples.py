@@ -38,9 +38,9 @@ def teacher(folder: Path, head: str = "Model", **changes: Any) -> str:
 
 
 def sentence(chance: random.Random) -> list[str]:
-    """Eight words, one animal among them."""
-    words = [chance.choice(WORDS[:3] + WORDS[6:]) for _ in range(8)]
-    words[chance.randrange(8)] = chance.choice(ANIMALS)
+    """Four to twelve words, one animal among them."""
+    words = [chance.choice(WORDS[:3] + WORDS[6:]) for _ in range(chance.randint(4, 12))]
+    words[chance.randrange(len(words))] = chance.choice(ANIMALS)
     return words
 
 
