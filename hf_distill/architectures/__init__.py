@@ -13,6 +13,7 @@ from hf_distill.architectures.structure import (
     layers,
     plain_model,
 )
+from hf_distill.architectures.truncated import truncated, twin
 
 __all__ = [
     "ANATOMIES",
@@ -29,4 +30,6 @@ __all__ = [
     "forward_options",
     "layers",
     "plain_model",
+    "truncated",
+    "twin",
 ]

@@ -35,6 +35,8 @@ class Architecture:
     """Whether a token sees only those before it."""
     decoder: str | None = None
     """The layers of a decoder beside the encoder."""
+    least: int = 0
+    """The fewest layers that its forward pass can do with."""
     shows: frozenset[str] = frozenset(
         {"hidden", "attention", "attention_scores", "query", "key", "value"}
     )
@@ -80,6 +82,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         key="attention.self.key_proj",
         value="attention.self.value_proj",
         scores="attention.self.dropout",
+        least=1,
         shows=_ALL_BUT_SCORES,
     ),
     "mpnet": Architecture(

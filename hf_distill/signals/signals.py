@@ -44,6 +44,11 @@ class Demand:
         """The layers wanted of one layered signal."""
         return self.layers.get(signal, frozenset())
 
+    @property
+    def depth(self) -> int:
+        """The deepest layer that any signal is wanted of; 0 where only the embeddings are."""
+        return max((layer for wanted in self.layers.values() for layer in wanted), default=0)
+
 
 @dataclass(frozen=True)
 class Scores:
