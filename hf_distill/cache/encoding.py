@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,3 +61,37 @@ def decode_top(parts: Parts, classes: int) -> Tensor:
     even = parts["rest"] - math.log(max(others, 1))
     whole = even.unsqueeze(-1).repeat(1, classes)
     return whole.scatter(-1, parts["class"].long(), largest)
+
+
+class Error(NamedTuple):
+    """What is lost by storing: sums, so that those of many batches can be added."""
+
+    lost: float = 0.0
+    """Squared differences; with `top`, the divergence KL(full || kept) in nats."""
+    whole: float = 0.0
+    """Squares; with `top`, rows."""
+
+    @property
+    def relative(self) -> float:
+        """Root mean square of what is lost, divided by that of the rows."""
+        return math.sqrt(self.lost / self.whole) if self.whole else 0.0
+
+    @property
+    def nats(self) -> float:
+        """Mean divergence of a row."""
+        return self.lost / max(self.whole, 1.0)
+
+    def plus(self, other: Error) -> Error:
+        """Of both together."""
+        return Error(self.lost + other.lost, self.whole + other.whole)
+
+
+def error(rows: Tensor, parts: Parts) -> Error:
+    """What of rows [R, W] is lost by storing these parts."""
+    wide = rows.double()
+    if "class" not in parts:
+        difference = decode(parts).double() - wide
+        return Error(difference.square().sum().item(), wide.square().sum().item())
+    kept = decode_top(parts, rows.shape[-1]).double().log_softmax(-1)
+    full = wide.log_softmax(-1)
+    return Error((full.exp() * (full - kept)).sum().item(), float(len(rows)))

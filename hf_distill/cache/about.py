@@ -1,0 +1,106 @@
+"""What a cache holds, and of whom: what decides whether it can serve a training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from hf_distill.cache.encoding import Storage
+from hf_distill.signals.pooling import Pooling
+from hf_distill.signals.signals import Demand
+
+FORMAT: Literal[1] = 1
+"""Of the files. A cache of another format is refused."""
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Taught(_Plain):
+    """One teacher, without its weights."""
+
+    name: str
+    model_class: str
+    config: dict[str, Any]
+    weights: str
+    """Digest of its tensors."""
+    files: str | None = None
+    """Digest of the files that it was loaded from, so that they need not be loaded to be known."""
+
+
+class Shown(_Plain):
+    """Which signals, and how each is stored."""
+
+    logits: bool
+    layers: dict[str, list[int]] = {}
+    pooled: dict[int, Pooling] = {}
+    storage: Storage = "bfloat16"
+    top: int | None = None
+    """How many of each row's logits are kept; all without."""
+
+    @property
+    def demand(self) -> Demand:
+        """The same, as it is demanded of a teacher."""
+        layers = {signal: frozenset(found) for signal, found in self.layers.items()}
+        return Demand(self.logits, layers, self.pooled)
+
+    def serves(self, demand: Demand) -> bool:
+        """Whether all that is demanded is held."""
+        lacking = [
+            (signal, layer)
+            for signal, layers in demand.layers.items()
+            for layer in layers
+            if layer not in self.layers.get(signal, ())
+            or (
+                signal == "hidden"
+                and self.pooled.get(layer) != demand.pooled.get(layer)
+                and layer in self.pooled
+            )
+        ]
+        return not lacking and (self.logits or not demand.logits)
+
+
+class About(_Plain):
+    """All that was decided before the first example was shown."""
+
+    format: Literal[1] = FORMAT
+    teachers: list[Taught]
+    together: dict[str, Any] | None = None
+    """How several teachers are combined."""
+    precision: str
+    """What the teachers were run in."""
+    columns: list[str]
+    """The inputs that were read."""
+    head: str
+    problem: str
+    classes: list[str] | None = None
+    """The names of the logits' classes, in order; None where they have none."""
+    heads: int
+    """Attention heads of the teacher whose layers are shown."""
+    shown: Shown
+    tokenizer: str | None = None
+    """Digest of the vocabulary."""
+    facts: dict[str, Any] = {}
+    """What a model card says of the teachers."""
+
+    def digest(self) -> str:
+        """Two caches of one digest hold the same of the same examples."""
+        said = self.model_dump_json(exclude={"facts"}).encode()
+        return blake2b(said, digest_size=16).hexdigest()
+
+    def differences(self, other: About) -> Iterator[str]:
+        """What is not the same, in words: "teacher (bert-large instead of bert-base)"."""
+        for field in type(self).model_fields.keys() - {"facts", "format"}:
+            ours, theirs = getattr(self, field), getattr(other, field)
+            if ours != theirs:
+                yield f"{field} ({_brief(ours)} instead of {_brief(theirs)})"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], Taught):
+        return " and ".join(f"{one.name} of digest {one.weights[:8]}" for one in value)
+    return f"{value}"

@@ -1,0 +1,128 @@
+"""A finished cache: examples found by their keys, rows read out of mapped files."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Sequence
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from hf_distill.cache.about import FORMAT, About
+from hf_distill.cache.encoding import decode, decode_top
+from hf_distill.cache.folder import Folder
+from hf_distill.cache.rows import RowUnit
+from hf_distill.cache.shards import Shard, is_whole
+
+ABOUT, INDEX = "about.json", "index.json"
+"""What is held; which shards make it up, written last: with it, a cache is finished."""
+
+
+class Cache:
+    """What teachers showed of many examples."""
+
+    def __init__(self, folder: Folder) -> None:
+        """Open a cache, and check every byte of it.
+
+        Raises:
+            ValueError: There is none, it is not finished, or a file is damaged.
+        """
+        self.about = read_about(folder)
+        if INDEX not in folder:
+            raise ValueError(
+                f"teacher_cache must be finished, got {folder.url!r}, whose writing was stopped. "
+                "Go on with the command that began it: what is there is kept."
+            )
+        names = json.loads(folder.read(INDEX))["shards"]
+        damaged = [name for name in names if name not in folder or not is_whole(folder.local(name))]
+        if damaged:
+            raise ValueError(
+                f"shards of {folder.url!r} must be what was written, got {len(damaged)} of "
+                f"{len(names)} damaged: {', '.join(damaged[:3])}. Write the cache again with its "
+                "command: these alone are computed anew."
+            )
+        self._shards = [Shard(folder.local(name)) for name in names]
+        keys = torch.cat([shard.keys for shard in self._shards] or [torch.empty(0, 2).long()])
+        self._classes = max((shard.facts.classes for shard in self._shards), default=0)
+        self._order = keys[:, 0].argsort()
+        self._keys = keys[self._order].contiguous()
+        self._firsts = [0]
+        for shard in self._shards:
+            self._firsts.append(self._firsts[-1] + len(shard.keys))
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+        return len(self._keys)
+
+    def find(self, keys: Tensor) -> Tensor:
+        """Where examples stand: [B, 2] int64 -> [B] int64, -1 for those that are not there."""
+        if not len(self):
+            return torch.full((len(keys),), -1)
+        at = torch.searchsorted(self._keys[:, 0].contiguous(), keys[:, 0].contiguous())
+        at = at.clamp(max=len(self) - 1)
+        found = (self._keys[at] == keys).all(-1)
+        return self._order[at].masked_fill(~found, -1)
+
+    def rows(self, signal: str, unit: RowUnit, places: Sequence[int]) -> Tensor:
+        """The rows [R, W] of one signal, one example after the other.
+
+        Args:
+            signal: "logits", "hidden.3".
+            unit: What its rows belong to.
+            places: Of the examples, as `find` gives them.
+        """
+        each = [self._parts(signal, unit, place) for place in places]
+        parts = {part: torch.cat([one[part] for one in each]) for part in each[0]}
+        return decode_top(parts, self._classes) if "class" in parts else decode(parts)
+
+    def _parts(self, signal: str, unit: RowUnit, place: int) -> dict[str, Tensor]:
+        number = bisect_right(self._firsts, place) - 1
+        return self._shards[number].parts(signal, unit, place - self._firsts[number])
+
+
+def read_about(folder: Folder) -> About:
+    """What a cache holds, finished or not.
+
+    Raises:
+        ValueError: There is no cache, or it is of another format.
+    """
+    if ABOUT not in folder:
+        raise ValueError(
+            f"teacher_cache must be the folder of a cache, got {folder.url!r}, which has no "
+            f"{ABOUT}. Write one with `hf-distill cache`, or take teacher_cache='auto'."
+        )
+    held = json.loads(folder.read(ABOUT))
+    if held.get("format") != FORMAT:
+        raise ValueError(
+            f"format of {folder.url!r} must be {FORMAT}, got {held.get('format')!r}. Write the "
+            "cache again with this version of hf-distill."
+        )
+    try:
+        return About.model_validate(held)
+    except ValidationError as error:
+        raise ValueError(
+            f"{ABOUT} of {folder.url!r} must be what was written, got {error.error_count()} "
+            "faults. Write the cache again."
+        ) from error
+
+
+def check_folder(folder: Folder, about: About) -> None:
+    """Check that a folder is empty, or holds what is to be written.
+
+    Raises:
+        ValueError: Something else stands there.
+    """
+    if ABOUT in folder:
+        other = list(read_about(folder).differences(about))
+        if other:
+            raise ValueError(
+                f"the cache in {folder.url!r} must be of the same teacher and needs, got another "
+                f"{'; '.join(other)}. Name another folder, or remove this one."
+            )
+    elif not folder.is_empty():
+        raise ValueError(
+            f"the folder of a cache must be new, empty or a cache, got {folder.url!r}, which "
+            "holds something else. Name another."
+        )

@@ -1,0 +1,120 @@
+"""What a cache is still to be given: which examples, in which order, in which files, how large."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_distill.cache.keys import example_keys
+from hf_distill.cache.rows import RowUnit, row_counts
+from hf_distill.signals.head import Head
+
+Batches = Sequence[Sequence[int]]
+"""Indices of examples, batch by batch."""
+Read = Callable[[Batches], Iterable[Mapping[str, Tensor]]]
+"""Gives the batches of these examples, padded."""
+
+CHANGING = (
+    "train_dataset must give the same examples each time it is read, got others: masking or "
+    "augmentation is drawn anew, and a cache of the teacher can serve neither. Mask or augment the "
+    "data set once, or use the teacher without a cache."
+)
+
+_SCANNED = 256
+"""Examples that are looked at together."""
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """All examples, as they are told apart, and how many rows each has."""
+
+    keys: Tensor
+    """[N, 2] int64."""
+    counts: Mapping[RowUnit, Tensor]
+    """[N] each."""
+
+    def missing(self, known: Tensor) -> list[int]:
+        """The examples that are not among the known keys [K, 2]; of equal ones the first."""
+        held = set(map(tuple, known.tolist()))
+        found = []
+        for index, key in enumerate(map(tuple, self.keys.tolist())):
+            if key not in held:
+                held.add(key)
+                found.append(index)
+        return found
+
+
+def scan(read: Read, count: int, head: Head, columns: Iterable[str], *, rows: bool) -> Scanned:
+    """Look at every example.
+
+    Args:
+        read: Gives batches of examples.
+        count: How many examples there are.
+        head: The student's.
+        columns: The inputs that the teacher reads.
+        rows: Whether logits are kept.
+
+    Raises:
+        ValueError: An example is another one each time it is read.
+    """
+    columns = list(columns)
+
+    def looked(batches: Batches) -> Iterator[tuple[Tensor, dict[RowUnit, Tensor]]]:
+        for batch in read(batches):
+            inputs = head.complete(dict(batch))
+            targets = head.targets(inputs)
+            yield example_keys(inputs, targets, columns, rows=rows), row_counts(targets)
+
+    batches = [range(at, min(at + _SCANNED, count)) for at in range(0, count, _SCANNED)]
+    found = list(looked(batches))
+    again = next(iter(looked(batches[:1])))[0] if batches else None
+    if again is not None and not torch.equal(again, found[0][0]):
+        raise ValueError(CHANGING)
+    units = found[0][1] if found else {}
+    return Scanned(
+        torch.cat([keys for keys, _ in found] or [torch.empty(0, 2).long()]),
+        {unit: torch.cat([counts[unit] for _, counts in found]) for unit in units},
+    )
+
+
+def in_batches(scanned: Scanned, examples: Sequence[int], size: int) -> list[list[int]]:
+    """Batches of examples of like length, the longest last."""
+    tokens = scanned.counts["token"]
+    ordered = sorted(examples, key=lambda index: int(tokens[index]))
+    return [ordered[at : at + size] for at in range(0, len(ordered), size)]
+
+
+def in_files(batches: Batches, sizes: Sequence[int], most: int) -> list[list[Sequence[int]]]:
+    """Batches, gathered into files.
+
+    Args:
+        batches: The batches.
+        sizes: Bytes that are stored of each.
+        most: Bytes of a file; a batch is never divided.
+    """
+    files: list[list[Sequence[int]]] = []
+    filled = 0
+    for batch, size in zip(batches, sizes, strict=True):
+        if not files or filled + size > most:
+            files.append([])
+            filled = 0
+        files[-1].append(batch)
+        filled += size
+    return files
+
+
+def bytes_of(scanned: Scanned, batch: Sequence[int], per_row: Mapping[RowUnit, int]) -> int:
+    """Bytes that are stored of a batch.
+
+    Args:
+        scanned: All examples.
+        batch: Some of them.
+        per_row: Bytes of a row of each unit, over all signals.
+    """
+    chosen = torch.tensor(batch)
+    own = sum(size * int(scanned.counts[unit][chosen].sum()) for unit, size in per_row.items())
+    # Keys, and where each unit's rows begin.
+    return own + len(batch) * (16 + 8 * len(scanned.counts))
