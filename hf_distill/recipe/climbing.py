@@ -50,7 +50,8 @@ def climb(
             lineage=told[index],
         )
         found[label] = run(asked, _announcing(say, label))
-        teacher = {"model": str(folder.student.resolve())}
+        kept = {key: each for key, each in teacher.items() if key == "dtype"}
+        teacher = {"model": str(folder.student.resolve()), **kept}
     return site._replace(recipe=taught_by(student, teacher, first)), found
 
 

@@ -20,6 +20,7 @@ from hf_distill.recipe.section import Section
 from hf_distill.recipe.students import Assistant, LayerMapping, Student
 from hf_distill.release.facts import Head as CardHead
 from hf_distill.teacher.several import Combination, check_count, check_lead, check_weights
+from hf_distill.teacher.weights import Dtype
 
 TaskName = Literal["text-classification", "token-classification", "question-answering", "text"]
 
@@ -111,6 +112,9 @@ class Teacher(Section):
     )
     lead: NonNegativeInt | None = Field(
         None, description="Index (from 0) of the model whose layers are compared, and cut."
+    )
+    dtype: Dtype | None = Field(
+        None, description="What it teaches in; `auto` is what the device computes fastest in."
     )
     training: dict[str, Any] | None = Field(
         None,

@@ -70,6 +70,7 @@ def distil(site: Site, student: PreTrainedModel, teacher: Any) -> Trained:
         objectives=objectives_of(site.recipe),
         layer_mapping=mapping_of(site.recipe),
         log_gradient_norms=site.recipe.log_gradient_norms,
+        teacher_dtype=site.recipe.teacher.dtype,
         **_common(site),
     )
     return carried_out(trainer, site.resume)

@@ -114,7 +114,8 @@ def _shown_label(label: str, facts: CardFacts) -> str:
 
 
 def _made(facts: CardFacts) -> str:
-    lines = [f"- Teacher: {facts.teacher_name}"]
+    run = f", run in {facts.teacher_dtype}" if facts.teacher_dtype else ""
+    lines = [f"- Teacher: {facts.teacher_name}{run}"]
     if facts.teachers:
         lines.append(f"- Teachers: {', '.join(facts.teachers)}")
     if facts.assistants:

@@ -120,6 +120,8 @@ class CardFacts(Facts):
     teacher: ModelFacts | None = None
     teachers: list[Name] = []
     """Where several taught together, all of them: `teacher_name` says how, `teacher` their sum."""
+    teacher_dtype: Text | None = None
+    """What the teacher was run in, where that was asked for."""
     assistants: list[Text] = []
     """The teacher assistants between teacher and student, in the order of their training."""
     baselines: dict[Text, ModelFacts] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -51,16 +51,17 @@ class AdapterTeacher(LiveTeacher):
             head: The student's head.
             adapter: The teacher.
         """
-        self._adapter = adapter
+        self._student, self._adapter = model, adapter
         super().__init__(model, demand, head)
 
-    def _settled(self, model: nn.Module, prepare: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    def _frozen(self, model: nn.Module) -> nn.Module:
         return model
 
     @contextmanager
     def _speaking(self) -> Iterator[nn.Module]:
-        with switched(self._model, self._adapter):
-            yield self._model
+        # What is run may have modules of its own beside those that it shares with the student.
+        with switched(self._student, self._adapter), super()._speaking() as model:
+            yield model
 
 
 @contextmanager

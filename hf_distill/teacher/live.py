@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from hf_distill.architectures import forward_options, plain_model
+from hf_distill.architectures import forward_options, plain_model, truncated
 from hf_distill.signals.capture import Recorder, signals
 from hf_distill.signals.head import LABELS, Head, Targets
 from hf_distill.signals.signals import Demand, Signals
+from hf_distill.teacher.weights import cast, is_movable
 
 
 class LiveTeacher:
     """Runs the teacher, frozen and in eval mode, and shows what was demanded of it.
 
-    Not an `nn.Module`: it is never saved, counted, clipped or put into train mode with the student.
+    It is run no further than that: without its head and its decoder where no logits are demanded,
+    and up to the deepest layer that is. Not an `nn.Module`: it is never saved, counted, clipped or
+    put into train mode with the student.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class LiveTeacher:
         *,
         classes: Sequence[int] | None = None,
         prepare: Callable[[nn.Module], nn.Module] = lambda model: model,
+        dtype: torch.dtype | None = None,
     ) -> None:
         """Freeze the model and install its recorder.
 
@@ -38,18 +42,20 @@ class LiveTeacher:
             head: The student's head: it says which rows of logits are compared.
             classes: For each class of the student, the teacher's index of it; None where the order
                 is the same.
-            prepare: Places and compiles the model, such as `Accelerator.prepare_model`.
+            prepare: Places and compiles what is run, such as `Accelerator.prepare_model`.
+            dtype: Of the weights of what is run, a copy where they are of another one; it is then
+                run in exactly that, whatever autocast says. None: the model as it is.
         """
-        plain = plain_model(model)
-        named = inspect.signature(plain.forward).parameters
-        self.columns: list[str] = [name for name in named if name not in LABELS]
-        """The inputs that the teacher's own forward names. Gold labels are the student's."""
-        self._config = plain.config
-        self._demand, self._head = demand, head
+        self._config = plain_model(model).config
+        self._demand, self._head, self._dtype = demand, head, dtype
         self._classes = None if classes is None else torch.tensor(classes)
         self._recorder = Recorder(model, demand)
-        self._options = forward_options(model)
-        self._model = self._settled(model, prepare)
+        needed = _needed(self._frozen(model), demand)
+        named = inspect.signature(plain_model(needed).forward).parameters
+        self.columns: list[str] = [name for name in named if name not in LABELS]
+        """The inputs that what is run of the teacher names. Gold labels are the student's."""
+        self._options = forward_options(needed)
+        self._model = self._settled(needed if dtype is None else cast(needed, dtype), prepare)
 
     @torch.no_grad()
     def show(self, inputs: Mapping[str, Tensor], targets: Targets) -> Signals:
@@ -60,7 +66,8 @@ class LiveTeacher:
             targets: Which rows count.
         """
         known = {name: inputs[name] for name in self.columns if name in inputs}
-        with self._speaking() as model:
+        exactly = nullcontext() if self._dtype is None else _no_autocast(targets.mask)
+        with self._speaking() as model, exactly:
             self._recorder.arm()
             try:
                 outputs = model(**known, **self._options)
@@ -78,11 +85,29 @@ class LiveTeacher:
             rows=targets.rows,
         )
 
+    def _frozen(self, model: nn.Module) -> nn.Module:
+        """The whole model, made fit to teach."""
+        return model.eval().requires_grad_(False)
+
     def _settled(self, model: nn.Module, prepare: Callable[[nn.Module], nn.Module]) -> nn.Module:
-        """The model as it is kept between batches."""
-        return prepare(model.eval().requires_grad_(False))
+        """What is run, as it is kept between batches."""
+        return prepare(model)
 
     @contextmanager
     def _speaking(self) -> Iterator[nn.Module]:
-        """The model, while it is run on one batch."""
+        """What is run, while it is run on one batch."""
         yield self._model.eval()
+
+
+def _needed(model: nn.Module, demand: Demand) -> nn.Module:
+    """As much of a model as a demand needs."""
+    # Their virtual tokens are added on the way to the model below them.
+    virtual = any(each.is_prompt_learning for each in getattr(model, "peft_config", {}).values())
+    if demand.logits or virtual or not is_movable(model):
+        return model
+    part: nn.Module = truncated(model, demand.depth)
+    return part
+
+
+def _no_autocast(batch: Tensor) -> torch.autocast:
+    return torch.autocast(batch.device.type, enabled=False)

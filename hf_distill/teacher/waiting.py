@@ -12,6 +12,7 @@ from hf_distill.architectures import plain_model
 from hf_distill.signals.head import Head
 from hf_distill.signals.signals import Demand
 from hf_distill.teacher.live import LiveTeacher
+from hf_distill.teacher.weights import is_movable
 
 
 class WaitingTeacher(LiveTeacher):
@@ -29,6 +30,7 @@ class WaitingTeacher(LiveTeacher):
         device: torch.device,
         classes: Sequence[int] | None = None,
         prepare: Callable[[nn.Module], nn.Module] = lambda model: model,
+        dtype: torch.dtype | None = None,
     ) -> None:
         """As `LiveTeacher`.
 
@@ -38,14 +40,15 @@ class WaitingTeacher(LiveTeacher):
             head: The student's head.
             device: Where it is run.
             classes: For each class of the student, the teacher's index of it.
-            prepare: Places and compiles the model; it is taken to the CPU afterwards.
+            prepare: Places and compiles what is run; it is taken to the CPU afterwards.
+            dtype: Of the weights of what is run.
 
         Raises:
             ValueError: The model is spread over devices or quantized, so that it cannot be moved.
         """
         _check_movable(model)
         self._device = device
-        super().__init__(model, demand, head, classes=classes, prepare=prepare)
+        super().__init__(model, demand, head, classes=classes, prepare=prepare, dtype=dtype)
 
     def _settled(self, model: nn.Module, prepare: Callable[[nn.Module], nn.Module]) -> nn.Module:
         prepared = super()._settled(model, prepare)
@@ -71,10 +74,9 @@ class WaitingTeacher(LiveTeacher):
 
 
 def _check_movable(model: nn.Module) -> None:
-    plain = plain_model(model)
-    if getattr(plain, "hf_device_map", None) or getattr(plain, "is_quantized", False):
+    if not is_movable(model):
         raise ValueError(
             "teachers of an Ensemble must be movable between devices, got "
-            f"{type(plain).__name__}, which is spread over devices or quantized. Load it without "
-            "device_map and quantization."
+            f"{type(plain_model(model)).__name__}, which is spread over devices or "
+            "quantized. Load it without device_map and quantization."
         )

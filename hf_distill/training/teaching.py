@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils import logging
 
 from hf_distill.architectures import plain_model
+from hf_distill.cache.about import Taught
 from hf_distill.objectives.base import Objective, Shape
 from hf_distill.objectives.mixture import Mixture
 from hf_distill.release.names import shown_name
@@ -21,35 +24,51 @@ from hf_distill.teacher.adapters import (
     check_adapter,
     without_adapters,
 )
+from hf_distill.teacher.cached import CachedTeacher
+from hf_distill.teacher.identity import taught_by
 from hf_distill.teacher.live import LiveTeacher
 from hf_distill.teacher.several import Ensemble, SeveralTeachers
 from hf_distill.teacher.waiting import WaitingTeacher
+from hf_distill.teacher.weights import (
+    Dtype,
+    cast_in_place,
+    check_dtype,
+    dtype_on,
+    is_movable,
+    spelt,
+)
 from hf_distill.training import card
 from hf_distill.training.defaults import Objectives
 from hf_distill.training.pairing import check_pair, load_teacher, match_classes, shape_of
+
+_log = logging.get_logger(__name__)
 
 
 class Teaching:
     """Who teaches one student: a model, an adapter of the student's own, or several together."""
 
-    def __init__(self, teacher: Any, student: Any, head: Head) -> None:
+    def __init__(self, teacher: Any, student: Any, head: Head, dtype: Dtype | None = None) -> None:
         """Load what is named by its path.
 
         Args:
             teacher: A model, a path or Hub id, an `Adapter`, or an `Ensemble` of these.
             student: The student.
             head: The student's head.
+            dtype: What the teachers are run in; as they are without.
 
         Raises:
-            ValueError: There is no such teacher.
+            ValueError: There is no such teacher, or it cannot be run in that type.
         """
-        self._student, self._head = student, head
+        check_dtype(dtype)
+        self._student, self._head, self._dtype = student, head, dtype
         self._ensemble = teacher if isinstance(teacher, Ensemble) else None
         self._named: Sequence[Any] = [teacher] if self._ensemble is None else teacher.teachers
         self._models: list[nn.Module] = []
         for index, one in enumerate(self._named):
             with self._blamed(index):
                 self._models.append(self._model(one))
+                if dtype is not None:
+                    _check_castable(one, self._models[-1], dtype)
         self._lead = 0 if self._ensemble is None else self._ensemble.lead
 
     def usual(self, objectives: Objectives) -> Objectives:
@@ -89,16 +108,16 @@ class Teaching:
     def begin(
         self,
         demand: Demand,
-        place: Callable[[nn.Module], nn.Module],
+        place: Callable[..., nn.Module],
         device: torch.device,
         *,
         sharded: bool = False,
-    ) -> LiveTeacher | SeveralTeachers:
+    ) -> LiveTeacher | SeveralTeachers | CachedTeacher:
         """What shows the teachers' signals; after `check`.
 
         Args:
             demand: What the objectives need.
-            place: Prepares a model on the accelerator.
+            place: Prepares a model on the accelerator; told `autocast=False`, in its own type.
             device: The accelerator. One of several teachers is on it at a time; on a CPU none is
                 moved.
             sharded: Whether the student's weights are spread over processes.
@@ -112,15 +131,21 @@ class Teaching:
                 "an Adapter must teach a student that each process holds whole, got FSDP or "
                 "DeepSpeed. Load the teacher as a model of its own."
             )
+        how: dict[str, Any] = {"prepare": place}
+        if self._dtype is not None:
+            dtype = dtype_on(device, self._dtype)
+            _log.info(f"Teachers are run in {spelt(dtype)}.")
+            how = {"prepare": partial(place, autocast=False), "dtype": dtype}
         many = self._ensemble
         if many is None:
-            return self._live(0, demand, place, None)
-        waiting = None if device.type == "cpu" else device
+            return self._live(0, demand, how)
+        if device.type != "cpu":
+            how["device"] = device
         demands = [
             demand if index == many.lead else Demand(logits=True)
             for index in range(len(self._models))
         ]
-        live = [self._live(index, asked, place, waiting) for index, asked in enumerate(demands)]
+        live = [self._live(index, asked, how) for index, asked in enumerate(demands)]
         return SeveralTeachers(
             live, self._head.problem, weights=many.weights, combine=many.combine, lead=many.lead
         )
@@ -130,8 +155,42 @@ class Teaching:
         own = [one.name for one in self._named if isinstance(one, Adapter) and one.name]
         return without_adapters(self._student, own) if own else nullcontext()
 
-    def facts(self) -> dict[str, Any]:
-        """The fields of `CardFacts` that are about the teachers."""
+    def members(self) -> list[Taught]:
+        """Who teaches, for a cache: weights as they were loaded, before any cast.
+
+        Raises:
+            ValueError: An adapter of the student's own teaches.
+        """
+        found = []
+        for named, model in zip(self._named, self._models, strict=True):
+            if isinstance(named, Adapter):
+                raise ValueError(
+                    f"a cached teacher must be a model of its own, got {named!r}. Load it as one, "
+                    "or teach without a cache."
+                )
+            given = isinstance(named, nn.Module)
+            whole = model if given else load_teacher(named, self._head)
+            found.append(taught_by(whole, None if given else named))
+        return found
+
+    def together(self) -> dict[str, Any] | None:
+        """How several teachers are combined, as `Ensemble` takes it."""
+        many = self._ensemble
+        if many is None:
+            return None
+        weights = None if many.weights is None else list(many.weights)
+        return {"weights": weights, "combine": many.combine, "lead": many.lead}
+
+    def dismiss(self) -> None:
+        """Let go of the teachers: a cache stands in for them."""
+        self._models = []
+
+    def facts(self, device: torch.device) -> dict[str, Any]:
+        """The fields of `CardFacts` that are about the teachers, who are run on a device."""
+        dtype = None if self._dtype is None else spelt(dtype_on(device, self._dtype))
+        return {**self._who(), "teacher_dtype": dtype}
+
+    def _who(self) -> dict[str, Any]:
         pairs = list(zip(self._named, self._models, strict=True))
         names = [_name(one, model) for one, model in pairs]
         counted = [(model, _adapters(one)) for one, model in pairs]
@@ -153,21 +212,15 @@ class Teaching:
             )
         return named
 
-    def _live(
-        self,
-        index: int,
-        demand: Demand,
-        place: Callable[[nn.Module], nn.Module],
-        waiting: torch.device | None,
-    ) -> LiveTeacher:
+    def _live(self, index: int, demand: Demand, how: dict[str, Any]) -> LiveTeacher:
         named, model = self._named[index], self._models[index]
         with self._blamed(index):
             if isinstance(named, Adapter):
                 return AdapterTeacher(model, demand, self._head, named)
-            given: dict[str, Any] = {"classes": self._classes[index], "prepare": place}
-            if waiting is None:
-                return LiveTeacher(model, demand, self._head, **given)
-            return WaitingTeacher(model, demand, self._head, device=waiting, **given)
+            if "dtype" in how and not isinstance(named, nn.Module):
+                cast_in_place(model, how["dtype"])
+            kind = WaitingTeacher if "device" in how else LiveTeacher
+            return kind(model, demand, self._head, classes=self._classes[index], **how)
 
     @contextmanager
     def _blamed(self, index: int) -> Iterator[None]:
@@ -199,6 +252,20 @@ def check_together(objectives: Objectives, lead: int | None) -> None:
         raise ValueError(
             "objectives must compare logits where several teachers teach, got "
             f"{sorted(kinds)}: only the lead would be heard. Give it by itself."
+        )
+
+
+def _check_castable(named: Any, model: nn.Module, dtype: Dtype) -> None:
+    """Raise ValueError unless a teacher can be run in a type of its own."""
+    if isinstance(named, Adapter):
+        raise ValueError(
+            f"teacher_dtype must be left out for {named!r}, got {dtype!r}: the weights are the "
+            "student's own. Load the teacher as a model of its own."
+        )
+    if not is_movable(model):
+        raise ValueError(
+            f"teacher_dtype must be left out for a model that is quantized or spread over devices, "
+            f"got {dtype!r}. Load it in the type that it is to have."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,9 @@ from hf_distill.objectives.mixture import Learnt
 from hf_distill.objectives.reduce import masked_mean
 from hf_distill.signals.head import Head, Targets, head_of
 from hf_distill.signals.signals import Signals, Unit
+from hf_distill.teacher.weights import Dtype
 from hf_distill.training import heads
+from hf_distill.training.caching import Caching
 from hf_distill.training.defaults import (
     LayerMapping,
     Objectives,
@@ -26,8 +29,10 @@ from hf_distill.training.defaults import (
     task_objective,
 )
 from hf_distill.training.described import Described
+from hf_distill.training.held import AUTO, teaching
 from hf_distill.training.learner import Learner
 from hf_distill.training.pairing import shape_of
+from hf_distill.training.placement import place
 from hf_distill.training.requests import (
     check_devices,
     check_factors,
@@ -37,11 +42,10 @@ from hf_distill.training.requests import (
     redact,
 )
 from hf_distill.training.resuming import ExactlyResumed
-from hf_distill.training.teaching import Teaching
 from hf_distill.training.terms import TermLog, check_finite, gradient_norms
 
 
-class DistillationTrainer(ExactlyResumed, Described, Trainer):
+class DistillationTrainer(ExactlyResumed, Described, Caching):
     """A Trainer whose student also learns from a teacher.
 
     Everything of the Trainer stays: arguments, callbacks, datasets, `accelerate launch`,
@@ -69,6 +73,8 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
         objectives: Objectives | None = None,
         layer_mapping: LayerMapping | None = None,
         log_gradient_norms: bool = False,
+        teacher_dtype: Dtype | None = None,
+        teacher_cache: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> None:
         """Check that everything fits, then build what the Trainer builds.
@@ -87,6 +93,12 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
             log_gradient_norms: Whether each log says how strongly each weighted term pulls at the
                 student, `gradient_norm_<name>`: of the first micro-batch of the step that is
                 logged, one more backward pass for each term.
+            teacher_dtype: "float32", "bfloat16" or "float16": the teacher's weights are cast (in a
+                copy, of a model that is given), and it is run in exactly that; "auto" is what the
+                device computes fastest in. Without, it is run as it is, in autocast as the student.
+            teacher_cache: The folder of a cache, of `write_teacher_cache` or `hf-distill cache`:
+                the teacher is neither loaded nor run, nor need it be named. "auto": what it shows is
+                written before the first step, as far as no earlier run did, and then read.
             **kwargs: The Trainer's other arguments.
 
         Raises:
@@ -98,12 +110,13 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
             .bind_partial(self, model, args, *positional, **kwargs)
             .arguments
         )
-        check_request(model, teacher, given, own_objectives=objectives is not None)
+        named = teacher if teacher_cache in (None, AUTO) else teacher_cache
+        check_request(model, named, given, own_objectives=objectives is not None)
         check_devices(args)
         check_logging(args, log_gradient_norms)
         self._log_gradient_norms = log_gradient_norms
         self.head: Head = head_of(model)
-        self._teaching = Teaching(teacher, model, self.head)
+        self._teaching = teaching(teacher, model, self.head, teacher_dtype, teacher_cache)
         if objectives is None:
             objectives = self._usual_objectives(model, args, given)
         self._teaching.check_objectives(objectives)
@@ -123,12 +136,14 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
             # What `loss_is_scaled_for_ga` says later on; never called: compute_loss is our own.
             self.model_accepts_loss_kwargs = False
             self.compute_loss_func = lambda *_: None
-        self.teacher_facts = self._teaching.facts()
+        self.teacher_facts = self._teaching.facts(self.accelerator.device)
         self.measured: dict[str, Any] = {}
         check_factors(model, sharded=self._sharded)
+        placed = partial(place, self.accelerator)
         self.teacher = self._teaching.begin(
-            teacher_demand, self._place, self.accelerator.device, sharded=self._sharded
+            teacher_demand, placed, self.accelerator.device, sharded=self._sharded
         )
+        self._keeps = teacher_cache == AUTO
         self._counts: dict[Unit, Tensor] | None = None
         self._term_log = TermLog()
         self._step_begins = False
@@ -150,15 +165,6 @@ class DistillationTrainer(ExactlyResumed, Described, Trainer):
             label_smoothing=args.label_smoothing_factor,
         )
         return self._teaching.usual(usual)
-
-    def _place(self, teacher: nn.Module) -> nn.Module:
-        """Prepare the teacher as the student is, not counted among accelerate's trained models."""
-        counted = len(self.accelerator._models)
-        prepared = self.accelerator.prepare_model(
-            teacher, device_placement=True, evaluation_mode=True
-        )
-        del self.accelerator._models[counted:]
-        return prepared
 
     # What reaches the models
 

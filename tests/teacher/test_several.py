@@ -339,7 +339,7 @@ def test_teachers_take_turns_on_accelerators_alone(tmp_path: Path) -> None:
 def test_quantized_teachers_cannot_take_turns() -> None:
     """Their weights cannot be copied to and fro; they would stay, or break at the first step."""
     model = teacher()
-    model.hf_device_map = {"": 0}
+    model.hf_device_map = {"bert": 0, "classifier": 1}
     with pytest.raises(ValueError, match=r"movable between devices.*without device_map"):
         waiting([model], head_of(student()), lambda model: model)
 
