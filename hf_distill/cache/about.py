@@ -48,20 +48,20 @@ class Shown(_Plain):
         layers = {signal: frozenset(found) for signal, found in self.layers.items()}
         return Demand(self.logits, layers, self.pooled)
 
-    def serves(self, demand: Demand) -> bool:
-        """Whether all that is demanded is held."""
-        lacking = [
-            (signal, layer)
+    def lacking(self, demand: Demand) -> list[str]:
+        """What is demanded and not held: "logits", "hidden.3"."""
+        logits = ["logits"] if demand.logits and not self.logits else []
+        return logits + [
+            f"{signal}.{layer}"
             for signal, layers in demand.layers.items()
-            for layer in layers
-            if layer not in self.layers.get(signal, ())
-            or (
-                signal == "hidden"
-                and self.pooled.get(layer) != demand.pooled.get(layer)
-                and layer in self.pooled
-            )
+            for layer in sorted(layers)
+            if layer not in self.layers.get(signal, ()) or self._too_little(signal, layer, demand)
         ]
-        return not lacking and (self.logits or not demand.logits)
+
+    def _too_little(self, signal: str, layer: int, demand: Demand) -> bool:
+        """Whether one pooled state is held where others are demanded."""
+        held = self.pooled.get(layer) if signal == "hidden" else None
+        return held is not None and held != demand.pooled.get(layer)
 
 
 class About(_Plain):

@@ -125,7 +125,7 @@ def _read(source: str) -> Original:
     config = _config(source)
     anatomy(config)
     kind = _kind(config)
-    files = _files(source)
+    files = weight_files(source)
     if not files:
         return Original.of(kind.from_pretrained(source))
     weights = Checkpoint(files, kind.base_model_prefix, config.dtype)
@@ -164,7 +164,7 @@ def _kind(config: Any) -> Any:
     )
 
 
-def _files(source: str) -> list[Path]:
+def weight_files(source: str) -> list[Path]:
     """The safetensors of a folder or of a model on the Hub; none where it has others."""
     options: dict[str, Any] = {
         "_raise_exceptions_for_missing_entries": False,

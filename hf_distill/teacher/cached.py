@@ -36,7 +36,8 @@ class CachedTeacher:
         self._cache, self._head = cache, head
         self._classes = None if classes is None else torch.tensor(classes)
         self._demand = demand
-        self._rows = about.shown.logits
+        self.reads_rows = about.shown.logits
+        """Whether logits are kept, so that it matters which tokens predict."""
         held = layouts(about.shown.demand, head, about.heads)
         wanted = layouts(demand, head, about.heads)
         self._layouts = {name: held[name] for name in wanted}
@@ -56,7 +57,7 @@ class CachedTeacher:
         Raises:
             ValueError: An example is not kept.
         """
-        keys = example_keys(inputs, targets, self.columns, rows=self._rows)
+        keys = example_keys(inputs, targets, self.columns, rows=self.reads_rows)
         places = self._cache.find(keys)
         if (places < 0).any():
             raise ValueError(absent(int((places < 0).sum()), len(places)))

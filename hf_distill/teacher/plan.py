@@ -47,12 +47,14 @@ class Scanned:
         return found
 
 
-def scan(read: Read, count: int, head: Head, columns: Iterable[str], *, rows: bool) -> Scanned:
-    """Look at every example.
+def scan(
+    read: Read, examples: Sequence[int], head: Head, columns: Iterable[str], *, rows: bool
+) -> Scanned:
+    """Look at examples.
 
     Args:
         read: Gives batches of examples.
-        count: How many examples there are.
+        examples: Their indices.
         head: The student's.
         columns: The inputs that the teacher reads.
         rows: Whether logits are kept.
@@ -68,7 +70,7 @@ def scan(read: Read, count: int, head: Head, columns: Iterable[str], *, rows: bo
             targets = head.targets(inputs)
             yield example_keys(inputs, targets, columns, rows=rows), row_counts(targets)
 
-    batches = [range(at, min(at + _SCANNED, count)) for at in range(0, count, _SCANNED)]
+    batches = [examples[at : at + _SCANNED] for at in range(0, len(examples), _SCANNED)]
     found = list(looked(batches))
     again = next(iter(looked(batches[:1])))[0] if batches else None
     if again is not None and not torch.equal(again, found[0][0]):

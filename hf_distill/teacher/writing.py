@@ -123,7 +123,7 @@ class Writer:
         """
         began = time.perf_counter()
         rows = self._about.shown.logits
-        scanned = scan(self._read, self._count, self._head, self._about.columns, rows=rows)
+        scanned = scan(self._read, range(self._count), self._head, self._about.columns, rows=rows)
         missing = scanned.missing(_keys(self._whole_shards()))
         files = self._planned(scanned, missing) if missing else []
         self._crew.wait()
@@ -214,7 +214,7 @@ class Writer:
         """What is stored of each of these batches."""
         for batch in self._read(batches):
             inputs = self._head.complete(
-                {name: tensor.to(self._device) for name, tensor in batch.items()}
+                {n: each.to(self._device) for n, each in batch.items() if hasattr(each, "to")}
             )
             targets = self._head.targets(inputs)
             shown = self._teacher.show(inputs, targets)

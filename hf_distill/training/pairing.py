@@ -129,8 +129,8 @@ def _check_head(name: str, objective: Objective, student: nn.Module, head: Head)
             f"objective {name!r} must serve spans, got {kind}, which compares classes that all "
             "rows share. Take KLDivergence or another divergence."
         )
-    named = not spans and not isinstance(head, LanguageModel)
-    if named and head.problem == "single_label" and len(_class_names(student)) < 2:
+    names = class_names(student)
+    if names is not None and head.problem == "single_label" and len(names) < 2:
         raise ValueError(
             "labels of the student must be at least two exclusive classes, got 1: a softmax over "
             "one class is always 1. Set problem_type to regression, or num_labels to 2."
@@ -150,11 +150,10 @@ def match_classes(student: nn.Module, teacher: nn.Module) -> list[int] | None:
     Raises:
         ValueError: The names differ, or the numbers of a regression are not as many.
     """
-    head = head_of(student)
-    if isinstance(head, Headless | QuestionAnswering | LanguageModel):
+    ours, theirs = class_names(student), class_names(teacher)
+    if ours is None or theirs is None or ours == theirs:
         return None
-    ours, theirs = _class_names(student), _class_names(teacher)
-    if ours == theirs or (head.problem == "regression" and len(ours) == len(theirs)):
+    if head_of(student).problem == "regression" and len(ours) == len(theirs):
         return None
     if sorted(ours) != sorted(theirs):
         raise ValueError(
@@ -164,7 +163,10 @@ def match_classes(student: nn.Module, teacher: nn.Module) -> list[int] | None:
     return [theirs.index(name) for name in ours]
 
 
-def _class_names(model: nn.Module) -> list[str]:
+def class_names(model: nn.Module) -> list[str] | None:
+    """The names of a head's classes, in order; None where outputs have none: numbers, tokens."""
+    if isinstance(head_of(model), Headless | QuestionAnswering | LanguageModel):
+        return None
     names = plain_model(model).config.id2label
     return [names[index] for index in sorted(names)]
 

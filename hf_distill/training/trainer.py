@@ -97,8 +97,8 @@ class DistillationTrainer(ExactlyResumed, Described, Caching):
                 copy, of a model that is given), and it is run in exactly that; "auto" is what the
                 device computes fastest in. Without, it is run as it is, in autocast as the student.
             teacher_cache: The folder of a cache, of `write_teacher_cache` or `hf-distill cache`:
-                the teacher is neither loaded nor run, nor need it be named. "auto": what it shows is
-                written before the first step, as far as no earlier run did, and then read.
+                the teacher is neither loaded nor run, nor need it be named. "auto": its signals are
+                written before the first step, as far as no earlier run did, and read then.
             **kwargs: The Trainer's other arguments.
 
         Raises:
