@@ -167,7 +167,10 @@ def has_labels(dataset: Any, head: Head, collator: Any = None) -> bool:
     return columns is None or bool(names.intersection(columns))
 
 
-def redact(arguments: TrainingArguments) -> None:
-    """Keep the Hub token out of every file that the arguments are written to."""
+def settle(arguments: TrainingArguments) -> None:
+    """Settle what the Trainer would do otherwise, and keep the Hub token out of every file."""
+    if arguments.gradient_checkpointing and arguments.ddp_find_unused_parameters is None:
+        # The Trainer would say False; layers that no objective reads have no gradient.
+        arguments.ddp_find_unused_parameters = True
     if arguments.hub_token is not None:
         arguments.hub_token = HubToken(arguments.hub_token)

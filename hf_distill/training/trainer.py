@@ -39,7 +39,7 @@ from hf_distill.training.requests import (
     check_logging,
     check_request,
     has_labels,
-    redact,
+    settle,
 )
 from hf_distill.training.resuming import ExactlyResumed
 from hf_distill.training.terms import TermLog, check_finite, gradient_norms
@@ -127,10 +127,7 @@ class DistillationTrainer(ExactlyResumed, Described, Caching):
         student_demand, teacher_demand = self.mixture.demands()
         self._heads = heads.heads_for(self.mixture, *shapes, args.seed)
         self.student = Learner(model, student_demand, self.head, self._heads)
-        if args.gradient_checkpointing and args.ddp_find_unused_parameters is None:
-            # The Trainer would say False; layers that no objective reads have no gradient.
-            args.ddp_find_unused_parameters = True
-        redact(args)
+        settle(args)
         super().__init__(model, args, *positional, **kwargs)
         if Version(transformers.__version__) < Version("5.19"):
             # What `loss_is_scaled_for_ga` says later on; never called: compute_loss is our own.
