@@ -14,6 +14,8 @@ from tests.training.runs import SEQUENCE, checkpointing, relative_error
 
 FEATURES = {"hidden": (1.0, HiddenMSE()), "relations": (1.0, MiniLMv2())}
 LOGITS = {"kl": (0.5, KLDivergence()), "task": (1.0, CrossEntropy())}
+SHALLOW: dict[str, Any] = {"layer_mapping": [(1, 1), (2, 2)]}
+BFLOAT16 = {"teacher_dtype": "bfloat16"}
 
 
 def step(folder: Path, objectives: dict[str, Any], batches: int = 2, **arguments: Any) -> Step:
@@ -24,16 +26,39 @@ def step(folder: Path, objectives: dict[str, Any], batches: int = 2, **arguments
 @pytest.mark.slow
 # Dynamo looks for it on every tensor that crosses two graphs.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize(
+    ("objectives", "given", "taught"),
+    [
+        ({**FEATURES, **LOGITS}, {}, "BertForSequenceClassification"),
+        (FEATURES, SHALLOW, "BertModel"),
+        ({**FEATURES, **LOGITS}, BFLOAT16, "BertForSequenceClassification"),
+        (FEATURES, {**SHALLOW, **BFLOAT16}, "BertModel"),
+    ],
+    ids=["whole", "truncated", "whole in bfloat16", "truncated in bfloat16"],
+)
 def test_compiled_gradients_are_those_of_eager(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    objectives: dict[str, Any],
+    given: dict[str, Any],
+    taught: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A compiled graph that ignores the hooks shows features of no batch, or of an old one."""
     # Dynamo's own records would be kept as text, megabytes of them.
     caplog.set_level("ERROR", "torch.__trace")
-    plain = step(tmp_path, FEATURES, batches=1)
+    plain = step(tmp_path, objectives, batches=1, **given)
     torch.compiler.reset()
+    compile_one, seen = torch.compile, []
+
+    def watched(model: Any, **options: Any) -> Any:
+        seen.append(type(model).__name__)
+        return compile_one(model, **options)
+
+    monkeypatch.setattr(torch, "compile", watched)
     backend = {"torch_compile": True, "torch_compile_backend": "aot_eager"}
-    compiled = step(tmp_path, FEATURES, batches=1, **backend)
+    compiled = step(tmp_path, objectives, batches=1, **given, **backend)
+    assert seen == [taught, "BertForSequenceClassification"]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2, "nothing was compiled."
     torch.compiler.reset()
     assert relative_error(compiled.gradients, plain.gradients) <= 1e-4
