@@ -1,0 +1,164 @@
+"""The Hugging Face Trainer: ours with a teacher, live or on disk, and the plain one without."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from speed_study.hardware import wait_for
+from speed_study.protocol import Gate
+from speed_study.work import CLIP, PAIRS, RATE, TEMPERATURE, Task, collate, on, same_start
+
+
+def fine_tuning(task: Task, gate: Gate) -> None:
+    """The plain Trainer, on labels."""
+    student = task.new_student()
+    with tempfile.TemporaryDirectory() as folder:
+        _run(Trainer(student, _arguments(task, folder), **_data(task)), gate)
+
+
+def live(task: Task, gate: Gate) -> None:
+    """Ours, with the teacher as it is."""
+    _distil(task, gate)
+
+
+def live_bfloat16(task: Task, gate: Gate) -> None:
+    """Ours, with the teacher's weights in bfloat16."""
+    _distil(task, gate, teacher_dtype="bfloat16")
+
+
+def live_mixed(task: Task, gate: Gate) -> None:
+    """Ours, student and teacher under bfloat16 autocast."""
+    _distil(task, gate, arguments={"bf16": True})
+
+
+def compiled(task: Task, gate: Gate) -> None:
+    """Ours under bfloat16 autocast, student and teacher compiled."""
+    _distil(task, gate, arguments={"bf16": True, "torch_compile": True})
+
+
+def cached(task: Task, gate: Gate) -> None:
+    """Ours, with what the teacher showed read from the disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        _run(_distilling(task, _arguments(task, folder), teacher_cache=task.cache), gate)
+
+
+def write_cache(task: Task, gate: Gate) -> None:
+    """Write the cache of all examples, beside bare forward passes of the same batches; no steps.
+
+    The writer takes examples by length, and one batch three times, to tell how long all will take;
+    so do the bare passes. They are run half before it and half after.
+    """
+    teacher = task.new_teacher()
+    batches = list(on(task.device, task.loader(by_length=True)))
+    probed = batches[len(batches) // 2]
+    passes = [*batches, probed, probed]
+    _forward(task, teacher, passes[:1])
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _distilling(task, _arguments(task, folder), teacher=teacher)
+        bare = _forward(task, teacher, passes[::2])
+        written = trainer.write_teacher_cache(task.cache, say=lambda line: None)
+    bare += _forward(task, teacher, passes[1::2])
+    gate.facts.update(batches=len(batches), bare=bare, seconds=written.seconds, bytes=written.bytes)
+    gate.wait()
+
+
+@torch.no_grad()
+def _forward(task: Task, teacher: Any, batches: Sequence[dict[str, Tensor]]) -> float:
+    """Seconds."""
+    wait_for(task.device)
+    began = time.perf_counter()
+    for batch in batches:
+        inputs = {name: each for name, each in batch.items() if name != "labels"}
+        teacher(**inputs, output_hidden_states=True)
+    wait_for(task.device)
+    return time.perf_counter() - began
+
+
+def _distil(
+    task: Task, gate: Gate, arguments: dict[str, Any] | None = None, **options: Any
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        given = _arguments(task, folder, **(arguments or {}))
+        _run(_distilling(task, given, teacher=task.new_teacher(), **options), gate)
+
+
+def _distilling(task: Task, arguments: TrainingArguments, **taught: Any) -> Any:
+    """Our trainer."""
+    from hf_distill import DistillationTrainer
+    from hf_distill.objectives import HiddenMSE, KLDivergence
+    from hf_distill.training.heads import NAME
+
+    student = task.new_student()
+    trainer = DistillationTrainer(
+        student,
+        arguments,
+        objectives={"kl": (1.0, KLDivergence(TEMPERATURE)), "hidden": (1.0, HiddenMSE())},
+        layer_mapping={"hidden": PAIRS},
+        **_data(task),
+        **taught,
+    )
+    same_start(student.get_submodule(NAME).projections.values())
+    return trainer
+
+
+class AtGate(TrainerCallback):
+    """Stops the Trainer at the gate before its first step and after each."""
+
+    def __init__(self, gate: Gate) -> None:
+        """Keep the gate."""
+        self._gate = gate
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Wait for the first step."""
+        self._gate.wait()
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        """Wait for the next one."""
+        self._gate.wait()
+
+
+def _arguments(task: Task, folder: str, **more: Any) -> TrainingArguments:
+    return TrainingArguments(
+        folder,
+        per_device_train_batch_size=task.batch,
+        max_steps=task.steps,
+        learning_rate=RATE,
+        max_grad_norm=CLIP,
+        optim="adamw_torch_fused",
+        train_sampling_strategy="sequential",
+        logging_strategy="no",
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        use_cpu=task.device == "cpu",
+        **more,
+    )
+
+
+def _data(task: Task) -> dict[str, Any]:
+    return {"train_dataset": task.read(), "data_collator": collate}
+
+
+def _run(trainer: Trainer, gate: Gate) -> None:
+    set_verbosity_error()
+    disable_progress_bar()
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(AtGate(gate))
+    compute = trainer.compute_loss
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        loss = compute(*args, **kwargs)
+        gate.note(loss)
+        return loss
+
+    trainer.compute_loss = noted
+    trainer.train()
