@@ -18,11 +18,8 @@ from speed_study.work import Task
 
 def work(tool: Tool, task: Task) -> None:
     """Do steps until the parent wants no more; then tell what is to be told at the end."""
-    # What libraries print must not be taken for an answer.
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
     torch.set_num_threads(task.threads)
-    gate = Gate(sys.stdin, replies, task.device, counts=task.counts)
+    gate = gate_to_parent(task.device, counts=task.counts)
     try:
         if task.peers is not None and tool.peer:
             # Last, so that of what both have this environment's is taken.
@@ -34,6 +31,14 @@ def work(tool: Tool, task: Task) -> None:
         gate.reply(**gate.facts, **package, peak=memory.peak(task.device))
     except Exception as error:  # noqa: BLE001 (an import or a step of another library)
         gate.reply(failed=f"{type(error).__name__}: {error}".replace("\n", " "))
+
+
+def gate_to_parent(device: str, *, counts: bool = False) -> Gate:
+    """This process's gate; from now on what is printed goes to the standard error."""
+    # What libraries print must not be taken for an answer.
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return Gate(sys.stdin, replies, device, counts=counts)
 
 
 def command(script: str, task: Task) -> Sequence[str]:

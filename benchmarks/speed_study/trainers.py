@@ -21,7 +21,7 @@ def fine_tuning(task: Task, gate: Gate) -> None:
     """The plain Trainer, on labels."""
     student = task.new_student()
     with tempfile.TemporaryDirectory() as folder:
-        _run(Trainer(student, _arguments(task, folder), **_data(task)), gate)
+        run_at_gate(Trainer(student, _arguments(task, folder), **_data(task)), gate)
 
 
 def live(task: Task, gate: Gate) -> None:
@@ -47,7 +47,7 @@ def compiled(task: Task, gate: Gate) -> None:
 def cached(task: Task, gate: Gate) -> None:
     """Ours, with what the teacher showed read from the disk."""
     with tempfile.TemporaryDirectory() as folder:
-        _run(_distilling(task, _arguments(task, folder), teacher_cache=task.cache), gate)
+        run_at_gate(_distilling(task, _arguments(task, folder), teacher_cache=task.cache), gate)
 
 
 def write_cache(task: Task, gate: Gate) -> None:
@@ -87,7 +87,7 @@ def _distil(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         given = _arguments(task, folder, **(arguments or {}))
-        _run(_distilling(task, given, teacher=task.new_teacher(), **options), gate)
+        run_at_gate(_distilling(task, given, teacher=task.new_teacher(), **options), gate)
 
 
 def _distilling(task: Task, arguments: TrainingArguments, **taught: Any) -> Any:
@@ -148,7 +148,8 @@ def _data(task: Task) -> dict[str, Any]:
     return {"train_dataset": task.read(), "data_collator": collate}
 
 
-def _run(trainer: Trainer, gate: Gate) -> None:
+def run_at_gate(trainer: Trainer, gate: Gate) -> None:
+    """Train, a step whenever the gate is opened."""
     set_verbosity_error()
     disable_progress_bar()
     trainer.remove_callback(PrinterCallback)
