@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from speed_study.report import quartiles
+from studies.quartiles import quartiles
+
 from speed_study.tools import ALL
 from speed_study.work import WORKS
 

@@ -4,33 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from studies.quartiles import Quartiles, quartiles
 
 from speed_study.tools import ALL, DISTILLED, MIXED, PLAIN, RAW, TEXTBREWER, Tool
 from speed_study.work import WORKS
 
 Times = Mapping[str, Any]
 """What is known of a tool: `wall`, `cpu`, `losses`, `peak`; or `failed`."""
-
-
-class Quartiles(NamedTuple):
-    """Of some numbers."""
-
-    low: float
-    middle: float
-    high: float
-
-    def shown(self, digits: int) -> str:
-        """The median and, in parentheses, the others."""
-        low, middle, high = (f"{each:.{digits}f}" for each in self)
-        return f"{middle} ({low} to {high})"
-
-
-def quartiles(values: Sequence[float]) -> Quartiles:
-    """Of a sample of two or more; of one, itself."""
-    if len(values) == 1:
-        return Quartiles(*(3 * list(values)))
-    return Quartiles(*statistics.quantiles(values, n=4, method="inclusive"))
 
 
 def ratios(above: Times | None, below: Times | None) -> Quartiles | None:

@@ -15,10 +15,11 @@ from speed_study import loops, trainers
 from speed_study.hardware import Counted
 from speed_study.plots import plot
 from speed_study.protocol import Gate, Gated, Stopped, in_turns
-from speed_study.report import checked, quartiles, ratios, report
+from speed_study.report import checked, ratios, report
 from speed_study.tools import ALL, DISTILLED, PLAIN, RAW, TEXTBREWER, Tool
 from speed_study.work import Task, collate, packed
 from studies.pages import write_between
+from studies.quartiles import quartiles
 
 _CHILD = """
 import sys
