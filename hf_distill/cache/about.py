@@ -48,6 +48,12 @@ class Shown(_Plain):
         layers = {signal: frozenset(found) for signal, found in self.layers.items()}
         return Demand(self.logits, layers, self.pooled)
 
+    @property
+    def precision(self) -> str:
+        """How it is stored, in words: "bfloat16"."""
+        likeliest = "" if self.top is None else f", the {self.top} likeliest classes"
+        return f"{self.storage}{likeliest}"
+
     def lacking(self, demand: Demand) -> list[str]:
         """What is demanded and not held: "logits", "hidden.3"."""
         logits = ["logits"] if demand.logits and not self.logits else []

@@ -108,21 +108,31 @@ def read_about(folder: Folder) -> About:
         ) from error
 
 
+def check_place(folder: Folder) -> None:
+    """Check that a folder is empty, or holds a cache.
+
+    Raises:
+        ValueError: Something else stands there, or a cache of another format.
+    """
+    if ABOUT in folder:
+        read_about(folder)
+    elif not folder.is_empty():
+        raise ValueError(
+            f"the folder of a cache must be new, empty or a cache, got {folder.url!r}, which "
+            "holds something else. Name another."
+        )
+
+
 def check_folder(folder: Folder, about: About) -> None:
     """Check that a folder is empty, or holds what is to be written.
 
     Raises:
         ValueError: Something else stands there.
     """
-    if ABOUT in folder:
-        other = list(read_about(folder).differences(about))
-        if other:
-            raise ValueError(
-                f"the cache in {folder.url!r} must be of the same teacher and needs, got another "
-                f"{'; '.join(other)}. Name another folder, or remove this one."
-            )
-    elif not folder.is_empty():
+    check_place(folder)
+    other = list(read_about(folder).differences(about)) if ABOUT in folder else []
+    if other:
         raise ValueError(
-            f"the folder of a cache must be new, empty or a cache, got {folder.url!r}, which "
-            "holds something else. Name another."
+            f"the cache in {folder.url!r} must be of the same teacher and needs, got another "
+            f"{'; '.join(other)}. Name another folder, or remove this one."
         )
