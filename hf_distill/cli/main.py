@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from hf_distill.cli.cache import cache
 from hf_distill.cli.extract import extract
 from hf_distill.cli.layers import layers
 from hf_distill.cli.list import list_
@@ -18,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train)
+app.command("cache")(cache)
 app.command("extract")(extract)
 app.command("quickstart")(quickstart)
 app.command("layers")(layers)

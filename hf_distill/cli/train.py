@@ -51,7 +51,7 @@ def train(
         sets = [*(changes or []), *(["log_gradient_norms=true"] if log_gradient_norms else [])]
         found = read(recipe, sets)
         name = recipe_name(recipe)
-        folder = output or Path(found.output or Path("runs") / name)
+        folder = output or Path(found.output or default_output(recipe))
         options = {"--baseline": baseline}
         request = Request(
             recipe=found,
@@ -75,6 +75,11 @@ def recipe_name(path: Path) -> str:
         below = len(parts) - parts[::-1].index("recipes")
         return "/".join(parts[below:])
     return path.stem
+
+
+def default_output(path: Path) -> Path:
+    """The run's folder of a recipe that names none."""
+    return Path("runs") / recipe_name(path)
 
 
 def table(results: Mapping[str, Any]) -> str:

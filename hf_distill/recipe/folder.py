@@ -12,6 +12,8 @@ import yaml
 from hf_distill.recipe.checkpoints import write_text
 
 _MARK = "# Written by hf-distill train."
+_TEACHERS_MARK = "# Written by hf-distill cache."
+"""Of a folder that holds teachers, and no run yet."""
 State = Literal["new", "interrupted", "finished"]
 
 
@@ -50,9 +52,9 @@ class RunFolder:
             raise ValueError(
                 "--resume must be left out beside --overwrite, got both. Name one of them."
             )
-        if not self.path.exists() or (self.path.is_dir() and self._is_empty()):
+        if self._is_empty() or self._recipe(_TEACHERS_MARK) is not None:
             return "new"
-        held = self._recipe()
+        held = self._recipe(_MARK)
         if held is None:
             raise ValueError(
                 f"output must be a new or empty folder, or one of a run, got {str(self.path)!r}. "
@@ -72,9 +74,34 @@ class RunFolder:
         if _comparable(held) != _comparable(recipe):
             raise ValueError(
                 f"recipe must be the one that {str(self.path)!r} was begun with, got another. "
-                "Repeat its command, or begin anew with --overwrite."
+                "Repeat its command, name another folder with --output, or begin anew with "
+                "`hf-distill train --overwrite`."
             )
         return "finished" if finished else "interrupted"
+
+    def state_of_teachers(self, recipe: dict[str, Any]) -> State:
+        """What is to be done here before teachers are fine-tuned without a run. It changes nothing.
+
+        Args:
+            recipe: The recipe as plain data.
+
+        Raises:
+            ValueError: There is something else, or the run of another recipe.
+        """
+        held = self._recipe(_TEACHERS_MARK)
+        if held is None:
+            return self.state(recipe, overwrite=False, resume=True)
+        return "interrupted" if _comparable(held) == _comparable(recipe) else "new"
+
+    def begin_teachers(self, recipe: str) -> None:
+        """Make room for teachers that are fine-tuned without a run."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        write_text(self.recipe, f"{_TEACHERS_MARK}\n{recipe}")
+
+    def finish_teachers(self) -> None:
+        """Nothing is left of them to resume; what a run left stays."""
+        if self._recipe(_TEACHERS_MARK) is not None:
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def begin(self, recipe: str) -> None:
         """Make room for a new run. Teachers stay: whether they fit is seen later."""
@@ -95,14 +122,18 @@ class RunFolder:
 
     def _is_empty(self) -> bool:
         """Whether nothing stands here, but perhaps a recipe that was not written to its end."""
+        if not self.path.exists():
+            return True
+        if not self.path.is_dir():
+            return False
         return {each.name for each in self.path.iterdir()} <= {f"{self.recipe.name}.partial"}
 
-    def _recipe(self) -> dict[str, Any] | None:
-        """The recipe of the run that is here; None where the folder is not ours."""
+    def _recipe(self, mark: str) -> dict[str, Any] | None:
+        """The recipe that was written here with a mark; None where none was."""
         if not self.recipe.is_file():
             return None
         text = self.recipe.read_text(encoding="utf-8")
-        return yaml.safe_load(text) if text.startswith(_MARK) else None
+        return yaml.safe_load(text) if text.startswith(mark) else None
 
 
 def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -2,53 +2,35 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
-from transformers.utils import logging
 
-from hf_distill.recipe.chain import links
 from hf_distill.recipe.checkpoints import export, write_text
 from hf_distill.recipe.climbing import climb
-from hf_distill.recipe.data import Splits, load_splits
-from hf_distill.recipe.features import check_data, prepare
+from hf_distill.recipe.data import Splits
 from hf_distill.recipe.folder import RunFolder
 from hf_distill.recipe.handover import card
 from hf_distill.recipe.lineage import Lineage, lineages
 from hf_distill.recipe.measure import circumstances, model_sizes, scores, speeds
-from hf_distill.recipe.models import (
-    check_fit,
-    choose_labels,
-    load_config,
-    reload,
-    teacher_keys,
-)
+from hf_distill.recipe.models import reload
+from hf_distill.recipe.opening import Say, from_main, once, opened
 from hf_distill.recipe.reading import plain, written
 from hf_distill.recipe.schema import Recipe
 from hf_distill.recipe.start import begin_student
-from hf_distill.recipe.teachers import (
-    as_one,
-    leading,
-    measured,
-    obtain_teachers,
-    teachers_tokenizer,
-)
+from hf_distill.recipe.teachers import as_one, leading, measured, obtain_teachers
 from hf_distill.recipe.training import (
     Site,
     Trained,
-    distil,
+    carried_out,
+    distiller,
     student_arguments,
-    teacher_arguments,
     train_alone,
 )
 from hf_distill.student.indices import EXTRACTION_FILE
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -87,14 +69,9 @@ def run(request: Request, say: Say = lambda line: None) -> dict[str, Any]:
     if state == "finished":
         return _held(folder, request)
     arguments = student_arguments(recipe, folder, "student")
-    tell = say
-    if arguments.process_index != 0:
-        tell = _silent
-        logging.set_verbosity_error()
-    site, splits = _prepare(request, folder, arguments, resume=state == "interrupted")
-    counts = {"train": len(site.data.train), "evaluation": len(site.data.evaluation)}
-    tell(f"Data: {counts['train']:,} features to learn from, {counts['evaluation']:,} to measure.")
-    _once(arguments, lambda: folder.begin(written(recipe)) if state == "new" else None)
+    tell = from_main(say, arguments)
+    site, splits = opened(recipe, folder, arguments, tell, resume=state == "interrupted")
+    once(arguments, lambda: folder.begin(written(recipe)) if state == "new" else None)
     return _carry_out(request, site, splits, arguments, tell)
 
 
@@ -113,7 +90,8 @@ def _carry_out(
 
     tell("Student: training with the teacher.")
     start = begin_student(site, lead)
-    trained = distil(site, start.model, as_one(recipe.teacher, teachers))
+    trainer = distiller(site, start.model, as_one(recipe.teacher, teachers))
+    trained = carried_out(trainer, site.resume)
     bench.seconds["student"] = trained.seconds
     cut = {} if start.indices is None else {EXTRACTION_FILE: start.indices.to_json()}
     export(trained.trainer, site.tokenizer, folder.student, cut)
@@ -129,7 +107,7 @@ def _carry_out(
         write_text(folder.student / "README.md", text)
         folder.finish(results)
 
-    _once(arguments, write)
+    once(arguments, write)
     return results
 
 
@@ -143,11 +121,8 @@ class Bench(NamedTuple):
 
 def _teach(request: Request, site: Site, tell: Say) -> tuple[Site, list[PreTrainedModel], Bench]:
     """Those who teach the student, and the site where they do; a chain is climbed first."""
-    asked = site.recipe.teacher
-    fine_tuned = asked.training is not None
-    tell("Teacher: fine-tuning, unless it is there already." if fine_tuned else "Teacher: loading.")
-    teachers, seconds = obtain_teachers(site)
-    bench = Bench({"teacher": measured(asked, teachers)}, {"teacher": seconds})
+    teachers, seconds = obtain_teachers(site, tell)
+    bench = Bench({"teacher": measured(site.recipe.teacher, teachers)}, {"teacher": seconds})
     if site.recipe.assistants:
         site, assistants = climb(request, site, run, tell)
         for index, (label, results) in enumerate(assistants.items()):
@@ -188,43 +163,6 @@ _LAST = {"start": 1, "student": 2, "baseline": 3}
 """Teacher and assistants stand before these."""
 
 
-def _prepare(
-    request: Request, folder: RunFolder, arguments: TrainingArguments, *, resume: bool
-) -> tuple[Site, Splits]:
-    """Everything that can be known to be wrong before anything is written."""
-    recipe = request.recipe
-    _check_processes(arguments)
-    if recipe.teacher.training is not None:
-        teacher_arguments(recipe, folder)
-    for index, link in enumerate(links(recipe)[:-1]):
-        student_arguments(link, folder.assistant(index), "student", f"assistants.{index}.")
-    named = zip(recipe.teacher.names, teacher_keys(recipe.teacher), strict=True)
-    configs = [load_config(name, key) for name, key in named]
-    check_fit(recipe, configs)
-    tokenizer = teachers_tokenizer(recipe.teacher, configs)
-    with arguments.main_process_first(desc="preparing the data"):
-        splits = load_splits(recipe.data, prose=_prose(recipe))
-        check_data(recipe, splits)
-        labels = choose_labels(recipe, splits, configs)
-        data = prepare(recipe, splits, tokenizer, labels)
-    return Site(recipe, folder, data, tokenizer, labels, resume), splits
-
-
-def _check_processes(arguments: TrainingArguments) -> None:
-    """Processes that do not find each other would all train, and all write the same files."""
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched != arguments.world_size:
-        raise ValueError(
-            f"processes must train together, got {launched} that were launched and "
-            f"{arguments.world_size} in this group. On CPUs add --set training.use_cpu=true."
-        )
-
-
-def _prose(recipe: Recipe) -> str | None:
-    """The column of texts where they are all that there is."""
-    return str(recipe.data.text) if recipe.task == "text" else None
-
-
 def _check_request(request: Request) -> None:
     if request.baseline and request.recipe.task == "text":
         raise ValueError(
@@ -244,18 +182,7 @@ def _held(folder: RunFolder, request: Request) -> dict[str, Any]:
     return results
 
 
-def _once(arguments: TrainingArguments, act: Callable[[], None]) -> None:
-    """Let the main process act, and the others wait for it."""
-    with arguments.main_process_first(local=False, desc="writing"):
-        if arguments.process_index == 0:
-            act()
-
-
 def _unwrapped(trained: Trained) -> PreTrainedModel:
     trainer = trained.trainer
     model: PreTrainedModel = trainer.accelerator.unwrap_model(trainer.model)
     return model
-
-
-def _silent(line: str) -> None:
-    """Say nothing."""

@@ -21,6 +21,7 @@ from hf_distill.recipe.students import Assistant, LayerMapping, Student
 from hf_distill.release.facts import Head as CardHead
 from hf_distill.teacher.several import Combination, check_count, check_lead, check_weights
 from hf_distill.teacher.weights import Dtype
+from hf_distill.training.held import AUTO
 
 TaskName = Literal["text-classification", "token-classification", "question-answering", "text"]
 
@@ -198,11 +199,31 @@ class Recipe(Section):
         ["accuracy"], description="For text-classification; the first one leads."
     )
     training: dict[str, Any] = Field({}, description="Fields of TrainingArguments.")
+    teacher_cache: str | None = Field(
+        None,
+        description="The folder or URL of a cache, of `hf-distill cache`, that is read instead of "
+        "running the teacher; `auto` writes one where it is missing.",
+    )
     log_gradient_norms: bool = Field(
         False, description="Whether logs say how strongly each objective pulls at the student."
     )
     seed: NonNegativeInt = Field(42, description="A whole number, for all that is random.")
     output: str | None = Field(None, description="The run's folder; runs/<recipe> without.")
+
+    @field_validator("teacher_cache")
+    @classmethod
+    def _is_of_one_teacher(cls, place: str | None, info: ValidationInfo) -> str | None:
+        if place not in (None, AUTO) and info.data.get("assistants"):
+            raise ValueError(
+                f"must be {AUTO} where there are assistants, got {place!r}. Each of them has a "
+                "teacher, and so a cache, of its own."
+            )
+        return place
+
+    @property
+    def cache_folder(self) -> str | None:
+        """The cache that must be there before the run; None where none is, or may be written."""
+        return None if self.teacher_cache == AUTO else self.teacher_cache
 
     def teacher_seed(self, index: int) -> int:
         """The seed of one of several teachers: another one for each, and no other run's."""

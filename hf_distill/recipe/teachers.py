@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_distill.cache.cache import read_about
+from hf_distill.cache.folder import Folder
 from hf_distill.recipe.checkpoints import export
 from hf_distill.recipe.models import (
     base_of_teacher,
@@ -31,15 +33,45 @@ _MADE_BY = "teacher.json"
 """Beside a teacher's weights: all that decided on them."""
 
 
-def obtain_teachers(site: Site) -> tuple[list[PreTrainedModel], float | None]:
+def obtain_teachers(
+    site: Site, say: Callable[[str], None] = lambda line: None
+) -> tuple[list[PreTrainedModel], float | None]:
     """The teachers, fine-tuned first where the recipe asks for it; and the seconds that took.
 
     A teacher that a run left in the folder is taken if it was made of the same things.
     """
-    spent = [_fine_tune(site, index) for index in _untrained(site)]
+    fine_tuned = site.recipe.teacher.training is not None
+    say("Teacher: fine-tuning, unless it is there already." if fine_tuned else "Teacher: loading.")
+    spent = [_fine_tune(site, index) for index in untrained(site)]
     sources = teacher_sources(site)
     models = [finished_teacher(site.recipe, source, site.labels) for source in sources]
     return models, sum(spent) if spent else None
+
+
+def untrained(site: Site) -> list[int]:
+    """Which of the teachers are still to be fine-tuned."""
+    asked = site.recipe.teacher
+    if asked.training is None:
+        return []
+    return [index for index in range(len(asked.names)) if not _is_ours(site, index)]
+
+
+def check_cache(site: Site) -> None:
+    """Check that a cache that is named is there, and the teacher that it was written of.
+
+    Raises:
+        ValueError: There is no cache; or the teacher would be fine-tuned to be another.
+    """
+    named = site.recipe.cache_folder
+    if named is None:
+        return
+    read_about(Folder(named))
+    if untrained(site):
+        raise ValueError(
+            f"teacher.training must have been carried out before {named!r} was written, got no "
+            f"such teacher in {str(site.folder.path)!r}. Name the --output that `hf-distill cache` "
+            "was given; or the teacher that it left: --set 'teacher={model: FOLDER}'."
+        )
 
 
 def teacher_sources(site: Site) -> list[str]:
@@ -130,14 +162,6 @@ class Whole(nn.Module):
 def measured(teacher: Teacher, models: Sequence[PreTrainedModel]) -> nn.Module:
     """The teachers as one model."""
     return models[0] if len(models) == 1 else Whole(teacher, models)
-
-
-def _untrained(site: Site) -> list[int]:
-    """Which of the teachers are still to be fine-tuned."""
-    asked = site.recipe.teacher
-    if asked.training is None:
-        return []
-    return [index for index in range(len(asked.names)) if not _is_ours(site, index)]
 
 
 def _fine_tune(site: Site, index: int) -> float:

@@ -60,20 +60,19 @@ def teacher_arguments(recipe: Recipe, folder: RunFolder, index: int = 0) -> Trai
     return arguments_of(given, "teacher.training", place, recipe.teacher_seed(index))
 
 
-def distil(site: Site, student: PreTrainedModel, teacher: Any) -> Trained:
-    """Train the student with its teacher: a model, or an Ensemble."""
-    arguments = student_arguments(site.recipe, site.folder, "student")
-    trainer = DistillationTrainer(
+def distiller(site: Site, student: PreTrainedModel, teacher: Any) -> DistillationTrainer:
+    """What trains the student with its teacher: a model, or an Ensemble."""
+    return DistillationTrainer(
         student,
-        arguments,
+        student_arguments(site.recipe, site.folder, "student"),
         teacher=teacher,
         objectives=objectives_of(site.recipe),
         layer_mapping=mapping_of(site.recipe),
         log_gradient_norms=site.recipe.log_gradient_norms,
         teacher_dtype=site.recipe.teacher.dtype,
+        teacher_cache=site.recipe.teacher_cache,
         **_common(site),
     )
-    return carried_out(trainer, site.resume)
 
 
 def train_alone(site: Site, student: PreTrainedModel) -> Trained:

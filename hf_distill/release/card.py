@@ -115,7 +115,8 @@ def _shown_label(label: str, facts: CardFacts) -> str:
 
 def _made(facts: CardFacts) -> str:
     run = f", run in {facts.teacher_dtype}" if facts.teacher_dtype else ""
-    lines = [f"- Teacher: {facts.teacher_name}{run}"]
+    read = f", read from a cache ({facts.teacher_cache})" if facts.teacher_cache else ""
+    lines = [f"- Teacher: {facts.teacher_name}{run}{read}"]
     if facts.teachers:
         lines.append(f"- Teachers: {', '.join(facts.teachers)}")
     if facts.assistants:

@@ -122,6 +122,8 @@ class CardFacts(Facts):
     """Where several taught together, all of them: `teacher_name` says how, `teacher` their sum."""
     teacher_dtype: Text | None = None
     """What the teacher was run in, where that was asked for."""
+    teacher_cache: Text | None = None
+    """How its signals were stored, as in "bfloat16", where they were read from a cache."""
     assistants: list[Text] = []
     """The teacher assistants between teacher and student, in the order of their training."""
     baselines: dict[Text, ModelFacts] = {}

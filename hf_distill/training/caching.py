@@ -39,6 +39,7 @@ class Caching(Trainer):
     head: Head
     mixture: Mixture
     teacher: LiveTeacher | SeveralTeachers | CachedTeacher
+    teacher_facts: dict[str, Any]
     _teaching: Teaching
     _keeps: bool = False
     """Whether a cache is to be written before the first step."""
@@ -87,6 +88,7 @@ class Caching(Trainer):
                 "several. Write a cache where all can read it, and name its folder."
             )
         self.teacher = CachedTeacher(Cache(folder), about.shown.demand, self.head)
+        self.teacher_facts = {**self.teacher_facts, "teacher_cache": about.shown.precision}
         self._teaching.dismiss()
         self._keeps = False
 

@@ -97,8 +97,8 @@ class HeldTeaching(Teaching):
         return CachedTeacher(self._cache, demand, self._head, classes=classes)
 
     def facts(self, device: torch.device) -> dict[str, Any]:
-        """What the card of whoever wrote the cache would say."""
-        return self._about.facts
+        """What the card of whoever wrote the cache would say, and that it was read."""
+        return {**self._about.facts, "teacher_cache": self._about.shown.precision}
 
 
 def teaching(
