@@ -30,7 +30,7 @@ from speed_study.child import command, work
 from speed_study.hardware import rates
 from speed_study.plots import plot
 from speed_study.protocol import in_turns
-from speed_study.report import report
+from speed_study.report import merged, report
 from speed_study.tools import ALL, ASKED_FOR, CACHED, ON_CUDA, PARTS, TOOLS, WRITING
 from speed_study.work import WORKS, Task, examples_of
 from studies.pages import write_between
@@ -50,7 +50,7 @@ def main() -> None:
     if options.read is None:
         measured = _measured(options)
     else:
-        measured = json.loads(options.read.read_text(encoding="utf-8"))
+        measured = merged([json.loads(each.read_text(encoding="utf-8")) for each in options.read])
     if options.json is not None:
         options.json.write_text(json.dumps(measured), encoding="utf-8")
     text = report(measured)
@@ -73,7 +73,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="one more row: compiled")
     parser.add_argument("--attention", help="one more row: an attention of transformers")
     parser.add_argument("--json", type=Path, help="write the raw timings into this file")
-    parser.add_argument("--read", type=Path, help="a file of --json; measure nothing")
+    parser.add_argument("--read", type=Path, nargs="+", help="files of --json; measure nothing")
     parser.add_argument("--plot", type=Path, help="write the bars into this folder")
     parser.add_argument("--write", type=Path, help=f"put the tables into a page, after {BEGIN}")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -97,7 +97,6 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "machine": machine(options.device),
         "versions": sorted(told - {None}),
-        "rounds": options.rounds,
         # Last: it is then as warm as it was.
         "rates": rates(options.device) if cuda else None,
         "works": works,

@@ -28,9 +28,26 @@ def report(measured: Mapping[str, Any]) -> str:
     return "\n\n".join([*_works(measured), _ground(measured)]) + "\n"
 
 
+def merged(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several runs as one, each of other works, on one machine.
+
+    Raises:
+        ValueError: They ran on several machines.
+    """
+    machines = {each["machine"] for each in measured}
+    if len(machines) != 1:
+        raise ValueError(f"runs must be of one machine, got {sorted(machines)}.")
+    return {
+        **measured[0],
+        "versions": sorted({version for each in measured for version in each["versions"]}),
+        "works": {name: found for each in measured for name, found in each["works"].items()},
+    }
+
+
 def _works(measured: Mapping[str, Any]) -> Iterator[str]:
     for name, found in measured["works"].items():
-        yield f"**{WORKS[name].title}** ({statistics.mean(found['tokens']):,.0f} tokens a step)"
+        steps, tokens = len(found["tokens"]), statistics.mean(found["tokens"])
+        yield f"**{WORKS[name].title}**: {tokens:,.0f} tokens a step, {steps} steps"
         yield _table(_tools(found))
         if measured["rates"] is not None:
             yield _table(_shares(found["tools"], measured["rates"]))
@@ -148,8 +165,7 @@ def _apart(value: float, expected: float) -> float:
 
 
 def _ground(measured: Mapping[str, Any]) -> str:
-    rounds = measured["rounds"]
     return (
-        f"Medians and quartiles of {rounds} steps; ratios are of steps of the same round. "
+        "Medians and, in parentheses, quartiles; ratios are of steps of the same round. "
         f"Machine: {measured['machine']}. Versions: {', '.join(measured['versions'])}."
     )

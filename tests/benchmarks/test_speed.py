@@ -15,7 +15,7 @@ from speed_study import loops, trainers
 from speed_study.hardware import Counted
 from speed_study.plots import plot
 from speed_study.protocol import Gate, Gated, Stopped, in_turns
-from speed_study.report import checked, ratios, report
+from speed_study.report import checked, merged, ratios, report
 from speed_study.tools import ALL, DISTILLED, PLAIN, RAW, TEXTBREWER, Tool
 from speed_study.work import Task, collate, packed
 from studies.pages import write_between
@@ -190,7 +190,7 @@ def _measured() -> dict[str, Any]:
         "parts": {"student": ran},
         "writing": {"batches": 3, "bytes": 7e6, "seconds": 2.0, "bare": 1.0},
     }
-    ground = {"machine": "one", "versions": ["torch 2"], "rounds": 2, "rates": None}
+    ground = {"machine": "one", "versions": ["torch 2"], "rates": None}
     return {**ground, "works": {"full": work}}
 
 
@@ -204,6 +204,17 @@ def test_a_tool_that_is_missing_has_a_row_that_says_so() -> None:
     assert "it writes at 0.50 of their speed" in text
     widths = {line.count("|") for line in text.splitlines()[2:8]}
     assert widths == {9}
+
+
+def test_runs_of_one_machine_are_one_report() -> None:
+    """The works of one run would be gone from the page when another is written."""
+    first, second = _measured(), {**_measured(), "versions": ["torch 2", "x 1"]}
+    second["works"] = {"squad": second["works"]["full"]}
+    both = merged([first, second])
+    assert list(both["works"]) == ["full", "squad"]
+    assert both["versions"] == ["torch 2", "x 1"]
+    with pytest.raises(ValueError, match="of one machine"):
+        merged([first, {**second, "machine": "two"}])
 
 
 def test_on_a_device_shares_of_its_rates_are_told() -> None:
