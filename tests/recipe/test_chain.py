@@ -213,7 +213,7 @@ def _killed(*_: Any) -> Any:
 
 
 def _killing(patch: pytest.MonkeyPatch, moment: str, output: Path) -> None:
-    begin, distil = running.RunFolder.begin, running.distil
+    begin, distiller = running.RunFolder.begin, running.distiller
 
     def half_begun(self: Any, recipe: str) -> None:
         if self.path != output / "assistants" / "2":
@@ -223,12 +223,12 @@ def _killing(patch: pytest.MonkeyPatch, moment: str, output: Path) -> None:
         return _killed()
 
     def assistants_only(site: Any, *models: Any) -> Any:
-        return _killed() if site.folder.path == output else distil(site, *models)
+        return _killed() if site.folder.path == output else distiller(site, *models)
 
     if moment == "an assistant's recipe is half written":
         patch.setattr(running.RunFolder, "begin", half_begun)
     elif moment == "the student has not begun":
-        patch.setattr(running, "distil", assistants_only)
+        patch.setattr(running, "distiller", assistants_only)
     else:
         patch.setattr(running, "scores", _killed)
 
