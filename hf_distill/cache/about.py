@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -30,6 +31,14 @@ class Taught(_Plain):
     """Digest of its tensors."""
     files: str | None = None
     """Digest of the files that it was loaded from, so that they need not be loaded to be known."""
+
+    def digest(self) -> str:
+        """Of what it is, wherever it stands."""
+        return _digest(self.model_dump(exclude={"name", "files"}))
+
+    def __str__(self) -> str:
+        """Its name, and enough of its digest to tell two of one name apart."""
+        return f"{self.name} of digest {self.digest()[:8]}"
 
 
 class Shown(_Plain):
@@ -95,18 +104,32 @@ class About(_Plain):
 
     def digest(self) -> str:
         """Two caches of one digest hold the same of the same examples."""
-        said = self.model_dump_json(exclude={"facts"}).encode()
-        return blake2b(said, digest_size=16).hexdigest()
+        return _digest(self._decided())
 
     def differences(self, other: About) -> Iterator[str]:
         """What is not the same, in words: "teacher (bert-large instead of bert-base)"."""
-        for field in type(self).model_fields.keys() - {"facts", "format"}:
-            ours, theirs = getattr(self, field), getattr(other, field)
-            if ours != theirs:
-                yield f"{field} ({_brief(ours)} instead of {_brief(theirs)})"
+        ours, theirs = self._decided(), other._decided()
+        for field in ours:
+            if ours[field] != theirs[field]:
+                held, asked = (_brief(getattr(each, field)) for each in (self, other))
+                yield f"{field} ({held} instead of {asked})"
+
+    def _decided(self) -> dict[str, Any]:
+        decided = self.model_dump(exclude={"facts", "teachers"})
+        return {**decided, "teachers": [one.digest() for one in self.teachers]}
+
+
+class Index(_Plain):
+    """Which shards make up a cache."""
+
+    shards: list[str]
+    errors: dict[str, float] = {}
+    """Signal -> what storing lost."""
+
+
+def _digest(plain: Mapping[str, Any]) -> str:
+    return blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _brief(value: Any) -> str:
-    if isinstance(value, list) and value and isinstance(value[0], Taught):
-        return " and ".join(f"{one.name} of digest {one.weights[:8]}" for one in value)
-    return f"{value}"
+    return " and ".join(map(str, value)) if isinstance(value, list) else f"{value}"

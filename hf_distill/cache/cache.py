@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from hf_distill.cache.about import FORMAT, About
+from hf_distill.cache.about import About, Index
 from hf_distill.cache.encoding import decode, decode_top
 from hf_distill.cache.folder import Folder
 from hf_distill.cache.rows import RowUnit
-from hf_distill.cache.shards import Shard, is_whole
+from hf_distill.cache.shards import open_shard
 
 ABOUT, INDEX = "about.json", "index.json"
 """What is held; which shards make it up, written last: with it, a cache is finished."""
@@ -35,19 +35,22 @@ class Cache:
                 f"teacher_cache must be finished, got {folder.url!r}, whose writing was stopped. "
                 "Go on with the command that began it: what is there is kept."
             )
-        names = json.loads(folder.read(INDEX))["shards"]
-        damaged = [name for name in names if name not in folder or not is_whole(folder.local(name))]
-        if damaged:
+        names = _parsed(folder, INDEX, Index).shards
+        opened = {name: open_shard(folder, name) for name in names}
+        ours = self.about.digest()
+        self._shards = [each for each in opened.values() if each and each.facts.about == ours]
+        if len(self._shards) < len(names):
+            damaged = [name for name, each in opened.items() if each not in self._shards]
             raise ValueError(
                 f"shards of {folder.url!r} must be what was written, got {len(damaged)} of "
                 f"{len(names)} damaged: {', '.join(damaged[:3])}. Write the cache again with its "
                 "command: these alone are computed anew."
             )
-        self._shards = [Shard(folder.local(name)) for name in names]
         keys = torch.cat([shard.keys for shard in self._shards] or [torch.empty(0, 2).long()])
         self._classes = max((shard.facts.classes for shard in self._shards), default=0)
         self._order = keys[:, 0].argsort()
-        self._keys = keys[self._order].contiguous()
+        self._keys = keys[self._order]
+        self._halves = self._keys[:, 0].contiguous()
         self._firsts = [0]
         for shard in self._shards:
             self._firsts.append(self._firsts[-1] + len(shard.keys))
@@ -60,7 +63,7 @@ class Cache:
         """Where examples stand: [B, 2] int64 -> [B] int64, -1 for those that are not there."""
         if not len(self):
             return torch.full((len(keys),), -1)
-        at = torch.searchsorted(self._keys[:, 0].contiguous(), keys[:, 0].contiguous())
+        at = torch.searchsorted(self._halves, keys[:, 0].contiguous())
         at = at.clamp(max=len(self) - 1)
         found = (self._keys[at] == keys).all(-1)
         return self._order[at].masked_fill(~found, -1)
@@ -93,18 +96,22 @@ def read_about(folder: Folder) -> About:
             f"teacher_cache must be the folder of a cache, got {folder.url!r}, which has no "
             f"{ABOUT}. Write one with `hf-distill cache`, or take teacher_cache='auto'."
         )
-    held = json.loads(folder.read(ABOUT))
-    if held.get("format") != FORMAT:
-        raise ValueError(
-            f"format of {folder.url!r} must be {FORMAT}, got {held.get('format')!r}. Write the "
-            "cache again with this version of hf-distill."
-        )
+    return _parsed(folder, ABOUT, About)
+
+
+_Kind = TypeVar("_Kind", bound=BaseModel)
+
+
+def _parsed(folder: Folder, name: str, kind: type[_Kind]) -> _Kind:
     try:
-        return About.model_validate(held)
+        return kind.model_validate_json(folder.read(name))
     except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "no JSON"
         raise ValueError(
-            f"{ABOUT} of {folder.url!r} must be what was written, got {error.error_count()} "
-            "faults. Write the cache again."
+            f"{name} of {folder.url!r} must be as this version of hf-distill writes it, got "
+            f"{where}: {first['msg']}. Write the cache again; where that is refused, into another "
+            "folder."
         ) from error
 
 

@@ -26,8 +26,9 @@ def encode(rows: Tensor, storage: Storage) -> dict[str, Tensor]:
     if storage != "int8":
         return {"": rows.to(getattr(torch, storage))}
     wide = rows.float()
-    scale = wide.abs().amax(-1) / _STEPS
-    whole = (wide / scale.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(-1)).round()
+    # Of a row of zeros it is no 0, which would divide them.
+    scale = (wide.abs().amax(-1) / _STEPS).clamp(min=torch.finfo(torch.float32).tiny)
+    whole = (wide / scale.unsqueeze(-1)).round()
     return {"": whole.to(torch.int8), "scale": scale}
 
 

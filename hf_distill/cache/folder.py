@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from fsspec.core import url_to_fs
 from huggingface_hub.constants import HF_HOME
@@ -53,13 +55,19 @@ class Folder:
     def write(self, name: str, content: bytes) -> None:
         """Write a file: under its name it stands only when it is complete."""
         self._fs.makedirs(self._root, exist_ok=True)
-        partial = self._at(f"{name}{_PARTIAL}")
+        partial = self._at(_partial(name))
         self._fs.pipe_file(partial, content)
         self._fs.mv(partial, self._at(name))
 
     def remove(self, name: str) -> None:
-        """Remove a file."""
-        self._fs.rm_file(self._at(name))
+        """Remove a file; others may have done so."""
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(self._at(name))
+
+    def tidy(self) -> None:
+        """Remove what was not written to its end, when nobody writes any more."""
+        for name in self.names(_PARTIAL):
+            self.remove(name)
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
@@ -80,17 +88,27 @@ class Folder:
                 "or name a folder elsewhere."
             )
 
-    def local(self, name: str) -> Path:
-        """A file's path on this machine; one of another file system is copied here first."""
+    def local(self, name: str, *, anew: bool = False) -> Path:
+        """A file's path on this machine; one of another file system is copied here first.
+
+        Args:
+            name: Of the file.
+            anew: Whether a copy that is here already is replaced.
+        """
         if self.is_local:
             return Path(self._root) / name
         copy = HOME / "copies" / sha256(self.url.encode()).hexdigest()[:16] / name
-        if not copy.is_file() or copy.stat().st_size != self.size(name):
+        if anew or not copy.is_file():
             copy.parent.mkdir(parents=True, exist_ok=True)
-            partial = copy.with_name(f"{name}{_PARTIAL}")
+            partial = copy.with_name(_partial(name))
             self._fs.get_file(self._at(name), str(partial))
             partial.replace(copy)
         return copy
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+
+def _partial(name: str) -> str:
+    """What a file is called until it is complete: no two processes write the same one."""
+    return f"{name}.{uuid4().hex}{_PARTIAL}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -14,9 +15,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hf_distill.cache.encoding import Error, Parts
+from hf_distill.cache.folder import Folder
 from hf_distill.cache.rows import RowUnit
 
 ENDING = ".safetensors"
+_STARTS = "starts"
+"""Of the tensors, one for each unit, that say where each example's rows begin."""
 _CHUNK = 1 << 24
 
 
@@ -64,7 +68,7 @@ class ShardBuilder:
         tensors = {name: torch.cat(values) for name, values in self._parts.items()}
         tensors["keys"] = torch.cat(self._keys)
         for unit, numbers in self._counts.items():
-            tensors[_starts(unit)] = torch.cat(
+            tensors[_name(_STARTS, unit)] = torch.cat(
                 [torch.zeros(1, dtype=torch.int64), *numbers]
             ).cumsum(0)
         content = save(tensors, {"facts": facts.model_dump_json()})
@@ -78,33 +82,31 @@ class Shard:
         """Open it."""
         with safe_open(path, "pt") as held:
             self.facts = ShardFacts.model_validate_json(held.metadata()["facts"])
-            self._tensors: dict[str, Tensor] = {
-                name: held.get_tensor(name)
-                for name in held.keys()  # noqa: SIM118  It is no mapping.
-            }
-        self.keys = self._tensors["keys"]
-        # Read again and again, one number at a time.
-        self._starts: dict[str, list[int]] = {
-            name: tensor.tolist()
-            for name, tensor in self._tensors.items()
-            if name.startswith(_starts(""))
+            self._parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+            for name in held.keys():  # noqa: SIM118  It is no mapping.
+                signal, _, part = name.partition("/")
+                self._parts[signal][part] = held.get_tensor(name)
+        self.keys = self._parts["keys"][""]
+        # Read again and again, one number at a time: quicker so than out of a tensor.
+        self._starts: dict[str, Any] = {
+            unit: starts.numpy() for unit, starts in self._parts[_STARTS].items()
         }
 
     def parts(self, signal: str, unit: RowUnit, index: int) -> dict[str, Tensor]:
         """What is stored of one example's rows of a signal."""
-        starts = self._starts[_starts(unit)]
-        first, last = starts[index], starts[index + 1]
-        return {part: self._tensors[name][first:last] for part, name in self._named(signal)}
-
-    def _named(self, signal: str) -> Sequence[tuple[str, str]]:
-        return [
-            (name.partition("/")[2], name)
-            for name in self._tensors
-            if name.partition("/")[0] == signal
-        ]
+        first, last = self._starts[unit][index : index + 2]
+        return {part: values[first:last] for part, values in self._parts[signal].items()}
 
 
-def is_whole(path: Path) -> bool:
+def open_shard(folder: Folder, name: str) -> Shard | None:
+    """A shard, once every byte of it is checked; None where it is missing or damaged."""
+    for anew in (False, True):  # A copy may be damaged where the file is not.
+        if name in folder and _is_whole(path := folder.local(name, anew=anew)):
+            return Shard(path)
+    return None
+
+
+def _is_whole(path: Path) -> bool:
     """Whether a file holds what its name says."""
     if not path.is_file():
         return False
@@ -117,8 +119,3 @@ def is_whole(path: Path) -> bool:
 
 def _name(signal: str, part: str) -> str:
     return f"{signal}/{part}" if part else signal
-
-
-def _starts(unit: str) -> str:
-    """The tensor that says where each example's rows begin."""
-    return f"starts/{unit}"

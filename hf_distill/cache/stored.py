@@ -25,11 +25,19 @@ class Stored:
     ) -> None:
         """Encode what was shown.
 
+        Args:
+            keys: [B, 2] int64, of its examples.
+            counts: How many rows each example has of each unit, [B] each.
+            rows: Signal -> its rows [R, W].
+            shown: How they are stored.
+
         Raises:
-            FloatingPointError: It is no number.
+            FloatingPointError: What was shown is no number.
+            ValueError: More classes are to be kept than there are.
         """
-        self.keys, self.counts, self._rows = keys, counts, rows
-        self.parts = {name: _encoded(name, each, shown) for name, each in rows.items()}
+        self.keys, self.counts = keys, counts
+        self._rows = {name: each.cpu() for name, each in rows.items()}
+        self.parts = {name: _encoded(name, each, shown) for name, each in self._rows.items()}
         self.classes = rows["logits"].shape[-1] if "logits" in rows else 0
 
     def errors(self) -> dict[str, Error]:
@@ -41,7 +49,8 @@ class Stored:
         found: dict[RowUnit, int] = defaultdict(int)
         for name, parts in self.parts.items():
             for values in parts.values():
-                found[layouts[name].unit] += values[:1].nbytes
+                # No row may be at hand.
+                found[layouts[name].unit] += values.itemsize * values.shape[1:].numel()
         return found
 
 
@@ -52,6 +61,12 @@ def _encoded(name: str, rows: Tensor, shown: Shown) -> Parts:
             "bfloat16 or float32: teacher_dtype."
         )
     if name == "logits" and shown.top is not None:
+        classes = rows.shape[-1]
+        if shown.top > classes:
+            raise ValueError(
+                f"top must be at most the number of classes, {classes}, got {shown.top!r}. Leave "
+                "it out to keep them all."
+            )
         return encode_top(rows, shown.top, shown.storage)
     return encode(rows, shown.storage)
 

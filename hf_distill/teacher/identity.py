@@ -16,6 +16,8 @@ from hf_distill.cache.about import Taught
 from hf_distill.student.checkpoint import weight_files
 
 _CHUNK = 1 << 24
+_INCIDENTAL = ("_name_or_path", "architectures", "dtype", "transformers_version")
+"""What a config says of how it was written or read, whatever the model is."""
 
 
 def taught_by(model: nn.Module, path: str | Path | None = None) -> Taught:
@@ -26,10 +28,11 @@ def taught_by(model: nn.Module, path: str | Path | None = None) -> Taught:
         path: Where it was loaded from, a folder or a Hub id, if it was.
     """
     plain = plain_model(model)
+    config = json.loads(plain.config.to_json_string(use_diff=False))
     return Taught(
         name=str(plain.name_or_path or type(plain).__name__),
         model_class=type(plain).__name__,
-        config=json.loads(plain.config.to_json_string(use_diff=False)),
+        config={name: said for name, said in config.items() if name not in _INCIDENTAL},
         weights=weights_digest(model),
         files=None if path is None else files_digest(path),
     )
@@ -46,14 +49,18 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def files_digest(path: str | Path) -> str | None:
-    """Of the files that hold a checkpoint's weights, and its adapters; None without safetensors."""
+    """Of a checkpoint's config, weights and adapters; None where there are no safetensors."""
+    weights = weight_files(str(path))
+    if not weights:
+        return None
+    folder = weights[0].parent
     digest = sha256()
-    files = weight_files(str(path))
-    for file in files:
+    for file in [folder / "config.json", *weights, *sorted(folder.glob("adapter_*"))]:
+        digest.update(file.name.encode())
         with file.open("rb") as held:
             while chunk := held.read(_CHUNK):
                 digest.update(chunk)
-    return digest.hexdigest() if files else None
+    return digest.hexdigest()
 
 
 def hollow(taught: Taught) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,15 +37,22 @@ class Scanned:
     counts: Mapping[RowUnit, Tensor]
     """[N] each."""
 
-    def missing(self, known: Tensor) -> list[int]:
-        """The examples that are not among the known keys [K, 2]; of equal ones the first."""
+    def distinct(self) -> list[int]:
+        """The examples, of equal ones the first: the shortest first, whoever asks."""
+        first: dict[tuple[int, ...], int] = {}
+        for index, key in enumerate(self._tuples):
+            first.setdefault(key, index)
+        tokens = self.counts["token"].tolist() if self.counts else []
+        return sorted(first.values(), key=tokens.__getitem__)
+
+    def missing(self, among: Iterable[int], known: Tensor) -> list[int]:
+        """Those of some examples whose keys are not among the known ones [K, 2]."""
         held = set(map(tuple, known.tolist()))
-        found = []
-        for index, key in enumerate(map(tuple, self.keys.tolist())):
-            if key not in held:
-                held.add(key)
-                found.append(index)
-        return found
+        return [index for index in among if self._tuples[index] not in held]
+
+    @cached_property
+    def _tuples(self) -> list[tuple[int, ...]]:
+        return [(first, second) for first, second in self.keys.tolist()]
 
 
 def scan(
@@ -70,7 +78,7 @@ def scan(
             targets = head.targets(inputs)
             yield example_keys(inputs, targets, columns, rows=rows), row_counts(targets)
 
-    batches = [examples[at : at + _SCANNED] for at in range(0, len(examples), _SCANNED)]
+    batches = in_batches(examples, _SCANNED)
     found = list(looked(batches))
     again = next(iter(looked(batches[:1])))[0] if batches else None
     if again is not None and not torch.equal(again, found[0][0]):
@@ -82,11 +90,9 @@ def scan(
     )
 
 
-def in_batches(scanned: Scanned, examples: Sequence[int], size: int) -> list[list[int]]:
-    """Batches of examples of like length, the longest last."""
-    tokens = scanned.counts["token"]
-    ordered = sorted(examples, key=lambda index: int(tokens[index]))
-    return [ordered[at : at + size] for at in range(0, len(ordered), size)]
+def in_batches(examples: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Batches of examples, in their order."""
+    return [examples[at : at + size] for at in range(0, len(examples), size)]
 
 
 def in_files(batches: Batches, sizes: Sequence[int], most: int) -> list[list[Sequence[int]]]:
@@ -116,7 +122,6 @@ def bytes_of(scanned: Scanned, batch: Sequence[int], per_row: Mapping[RowUnit, i
         batch: Some of them.
         per_row: Bytes of a row of each unit, over all signals.
     """
-    chosen = torch.tensor(batch)
-    own = sum(size * int(scanned.counts[unit][chosen].sum()) for unit, size in per_row.items())
+    own = sum(size * int(scanned.counts[unit][batch].sum()) for unit, size in per_row.items())
     # Keys, and where each unit's rows begin.
     return own + len(batch) * (16 + 8 * len(scanned.counts))

@@ -81,6 +81,12 @@ class Ensemble:
                 f"{type(nested[0]).__name__}. Name the teachers one by one."
             )
 
+    @property
+    def how(self) -> dict[str, Any]:
+        """All but the teachers, as another one takes it."""
+        weights = None if self.weights is None else list(self.weights)
+        return {"weights": weights, "combine": self.combine, "lead": self.lead}
+
 
 def check_count(count: int) -> None:
     """Raise ValueError unless so many teachers are several."""

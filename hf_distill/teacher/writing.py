@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,13 +12,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hf_distill.cache.about import About, Shown
+from hf_distill.cache.about import About, Index, Shown
 from hf_distill.cache.cache import ABOUT, INDEX, check_folder
 from hf_distill.cache.encoding import Error
 from hf_distill.cache.folder import Folder
 from hf_distill.cache.keys import example_keys
 from hf_distill.cache.rows import Layout, layouts, row_counts
-from hf_distill.cache.shards import ENDING, Shard, ShardBuilder, ShardFacts, is_whole
+from hf_distill.cache.shards import ENDING, Shard, ShardBuilder, ShardFacts, open_shard
 from hf_distill.cache.stored import Stored, signal_of
 from hf_distill.signals.head import Head, Targets
 from hf_distill.signals.signals import Signals
@@ -45,12 +44,17 @@ class Shows(Protocol):
 
 @dataclass(frozen=True)
 class Crew:
-    """The processes that write together."""
+    """The processes of one machine, which write together."""
 
     index: int = 0
     count: int = 1
     wait: Callable[[], None] = lambda: None
     """Returns when all of them have called it."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that does what is done once."""
+        return self.index == 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Written:
     """What was done."""
 
     examples: int
-    """That the cache holds of those asked for."""
+    """That the cache holds now, of those asked for."""
     computed: int
     """That this process ran the teachers on."""
     bytes: int
@@ -85,6 +89,7 @@ class Writer:
         device: torch.device,
         batch_size: int,
         crew: Crew,
+        share: tuple[int, int] = (1, 1),
         say: Callable[[str], None] = lambda line: None,
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
@@ -100,17 +105,19 @@ class Writer:
             device: Where the teacher is run.
             batch_size: Examples that it is run on together.
             crew: Who writes.
+            share: (i, n), this machine's part of n that write into one folder, counted from 1.
             say: Is told what is going to be done.
             shard_bytes: Of a file, at most (but for one batch).
 
         Raises:
-            ValueError: Something else stands in the folder.
+            ValueError: Something else stands in the folder, or there is no such share.
         """
+        _check_share(share)
         check_folder(folder, about)
         self._folder, self._about, self._teacher, self._head = folder, about, teacher, head
         self._read, self._count, self._device = read, count, device
-        self._batch_size, self._crew, self._say = batch_size, crew, say
-        self._shard_bytes = shard_bytes
+        self._batch_size, self._crew, self._share = batch_size, crew, share
+        self._say, self._shard_bytes = say, shard_bytes
         shown = about.shown
         self._layouts: Mapping[str, Layout] = layouts(shown.demand, head, about.heads)
 
@@ -124,41 +131,51 @@ class Writer:
         began = time.perf_counter()
         rows = self._about.shown.logits
         scanned = scan(self._read, range(self._count), self._head, self._about.columns, rows=rows)
-        missing = scanned.missing(_keys(self._whole_shards()))
+        held = self._held({})
+        number, machines = self._share
+        # By example, not by file: whatever others have written by now, this machine's stay its own.
+        share = scanned.distinct()[number - 1 :: machines]
+        missing = scanned.missing(share, _keys(held))
         files = self._planned(scanned, missing) if missing else []
-        self._crew.wait()
-        if self._crew.index == 0 and ABOUT not in self._folder:
+        if self._crew.leads and ABOUT not in self._folder:
             self._folder.write(ABOUT, self._about.model_dump_json(indent=2).encode())
+        self._crew.wait()
         mine = files[self._crew.index :: self._crew.count]
         self._fill(mine, scanned.keys)
         self._crew.wait()
-        shards = {name: Shard(self._folder.local(name)) for name in self._folder.names(ENDING)}
-        errors = _relative([shard.facts for shard in shards.values()], self._about.shown)
-        finished = not scanned.missing(_keys(shards))
-        if finished and self._crew.index == 0:
-            index = {"shards": sorted(shards), "errors": errors}
-            self._folder.write(INDEX, json.dumps(index, indent=2).encode())
+        held = self._held(held)
+        lost = scanned.missing(range(self._count), _keys(held))
+        index = Index(shards=sorted(held), errors=_relative(held, self._about.shown))
+        if not lost and self._crew.leads:
+            self._folder.write(INDEX, index.model_dump_json(indent=2).encode())
+            self._folder.tidy()
         self._crew.wait()
         return Written(
-            examples=len(scanned.keys),
+            examples=self._count - len(lost),
             computed=sum(len(batch) for file in mine for batch in file),
-            bytes=sum(self._folder.size(name) for name in shards),
+            bytes=sum(self._folder.size(name) for name in held),
             seconds=time.perf_counter() - began,
-            errors=errors,
-            finished=finished,
+            errors=index.errors,
+            finished=not lost,
         )
 
-    def _whole_shards(self) -> dict[str, Shard]:
-        """What was written before, as far as it is whole; what is not is removed."""
-        held = {}
+    def _held(self, known: Mapping[str, Shard]) -> dict[str, Shard]:
+        """The shards of this cache, as far as they are whole; what is damaged is removed.
+
+        Args:
+            known: Those that were found to be whole before.
+        """
+        found = dict(known)
         for name in self._folder.names(ENDING):
-            path = self._folder.local(name)
-            if is_whole(path):
-                held[name] = Shard(path)
-            elif self._crew.index == 0:
+            if name in found:
+                continue
+            shard = open_shard(self._folder, name)
+            if shard is None and self._crew.leads:
                 self._say(f"{name} is damaged: what it held is computed anew.")
                 self._folder.remove(name)
-        return held
+            if shard is not None and shard.facts.about == self._about.digest():
+                found[name] = shard
+        return found
 
     def _planned(self, scanned: Scanned, missing: Sequence[int]) -> list[list[Sequence[int]]]:
         """The batches of each file, after saying what they will cost.
@@ -166,18 +183,19 @@ class Writer:
         Raises:
             ValueError: There is no room for them.
         """
-        batches = in_batches(scanned, missing, self._batch_size)
-        probe = [batches[len(batches) // 2]]
-        for _ in range(2):
-            # The first time is slower than those that follow.
+        batches = in_batches(missing, self._batch_size)
+        middle = batches[len(batches) // 2]
+        # The longest first: whether it fits into memory is known now, not when hours have passed.
+        # The first time is slower than those that follow.
+        for batch in (batches[-1], middle):
             began = time.perf_counter()
-            (stored,) = self._shown(probe)
+            (stored,) = self._shown([batch])
             seconds = time.perf_counter() - began
         per_row = stored.bytes_per_row(self._layouts)
         sizes = [bytes_of(scanned, batch, per_row) for batch in batches]
         files = in_files(batches, sizes, self._shard_bytes)
         tokens = scanned.counts["token"]
-        share = int(tokens[torch.tensor(missing)].sum()) / max(int(tokens[probe[0]].sum()), 1)
+        share = int(tokens[missing].sum()) / max(int(tokens[middle].sum()), 1)
         self._say(
             f"Teacher cache: {len(missing):,} of {len(scanned.keys):,} examples are to be shown "
             f"once: {sum(sizes) / 1e6:,.1f} MB in {len(files)} files, about "
@@ -195,7 +213,7 @@ class Writer:
                 builder, errors, classes = ShardBuilder(), dict[str, Error](), 0
                 for number, batch in enumerate(file):
                     stored = next(shown)
-                    if not torch.equal(stored.keys, keys[torch.tensor(batch)]):
+                    if not torch.equal(stored.keys, keys[batch]):
                         raise ValueError(CHANGING)
                     builder.add(stored.keys, stored.counts, stored.parts)
                     if number == 0:
@@ -226,15 +244,23 @@ class Writer:
             yield Stored(keys, row_counts(targets), rows, self._about.shown)
 
 
+def _check_share(share: tuple[int, int]) -> None:
+    number, machines = share
+    if not 1 <= number <= machines:
+        raise ValueError(
+            f"share must be (i, n) with i from 1 to n, got {share!r}. Count machines from 1."
+        )
+
+
 def _keys(shards: Mapping[str, Shard]) -> Tensor:
     return torch.cat([torch.empty(0, 2).long(), *(shard.keys for shard in shards.values())])
 
 
-def _relative(facts: Sequence[ShardFacts], shown: Shown) -> dict[str, float]:
+def _relative(shards: Mapping[str, Shard], shown: Shown) -> dict[str, float]:
     """Signal -> what storing lost, over all shards."""
     sums: dict[str, Error] = defaultdict(Error)
-    for each in facts:
-        for name, lost in each.errors.items():
+    for each in shards.values():
+        for name, lost in each.facts.errors.items():
             sums[name] = sums[name].plus(lost)
     return {
         name: each.nats if name == "logits" and shown.top is not None else each.relative

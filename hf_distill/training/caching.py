@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer
 from transformers.utils import logging
 
@@ -96,12 +96,7 @@ class Caching(Trainer):
         self, folder: Folder, about: About, share: tuple[int, int], say: Callable[[str], None]
     ) -> Written:
         args = self.args
-        number, machines = share
-        crew = Crew(
-            index=(number - 1) * args.world_size + args.process_index,
-            count=machines * args.world_size,
-            wait=self.accelerator.wait_for_everyone,
-        )
+        crew = Crew(args.process_index, args.world_size, self.accelerator.wait_for_everyone)
         writer = Writer(
             folder,
             about,
@@ -112,6 +107,7 @@ class Caching(Trainer):
             device=self.accelerator.device,
             batch_size=args.per_device_train_batch_size,
             crew=crew,
+            share=share,
             say=say if self.is_world_process_zero() else lambda line: None,
         )
         return writer.write()
@@ -124,6 +120,8 @@ class Caching(Trainer):
             )
         demand = self.mixture.demands()[1]
         _check_top(top, demand, self.head)
+        # Numbers of a regression are matched by their places.
+        named = demand.logits and self.head.problem != "regression"
         return About(
             teachers=self._teaching.members(),
             together=self._teaching.together(),
@@ -131,7 +129,7 @@ class Caching(Trainer):
             columns=self.teacher.columns,
             head=self.head.suffix,
             problem=self.head.problem,
-            classes=class_names(self.model) if demand.logits else None,
+            classes=class_names(self.model) if named else None,
             heads=self._teaching.shape.heads,
             shown=shown(demand, storage, top),
             tokenizer=tokenizer_digest(self.processing_class),
@@ -166,7 +164,8 @@ class Caching(Trainer):
         return read
 
     def _count_examples(self) -> int:
-        if not hasattr(self.train_dataset, "__len__"):
+        streamed = isinstance(self.train_dataset, IterableDataset)
+        if streamed or not hasattr(self.train_dataset, "__len__"):
             raise ValueError(
                 "train_dataset must have a length to be cached, got "
                 f"{type(self.train_dataset).__name__}. Write the stream into a data set first."

@@ -17,8 +17,9 @@ from hf_distill.cache.folder import Folder
 from hf_distill.objectives.mixture import Mixture
 from hf_distill.signals.head import Head
 from hf_distill.signals.signals import Demand
+from hf_distill.teacher.adapters import Adapter
 from hf_distill.teacher.cached import CachedTeacher
-from hf_distill.teacher.identity import files_digest, hollow, weights_digest
+from hf_distill.teacher.identity import files_digest, hollow, taught_by
 from hf_distill.teacher.several import Ensemble
 from hf_distill.teacher.weights import Dtype, check_dtype
 from hf_distill.training.pairing import class_names, load_teacher
@@ -59,10 +60,8 @@ class HeldTeaching(Teaching):
             _check_same(teacher, self._about, head)
         # Models without weights, which every check takes for the teachers.
         models = [hollow(one) for one in self._about.teachers]
-        together = self._about.together
-        super().__init__(
-            models[0] if together is None else Ensemble(models, **together), student, head
-        )
+        how = self._about.together
+        super().__init__(models[0] if how is None else Ensemble(models, **how), student, head)
         self._precision = None if dtype == "auto" else dtype
 
     def check(self, mixture: Mixture, tokenizer: Any = None) -> None:
@@ -127,7 +126,7 @@ def shown(demand: Demand, storage: Storage, top: int | None) -> Shown:
     return Shown(
         logits=demand.logits,
         layers={signal: sorted(layers) for signal, layers in sorted(demand.layers.items())},
-        pooled=dict(demand.pooled),
+        pooled=dict(sorted(demand.pooled.items())),
         storage=storage,
         top=top,
     )
@@ -144,22 +143,36 @@ def _order(held: Sequence[str] | None, student: nn.Module) -> list[int] | None:
 def _check_same(teacher: Any, about: About, head: Head) -> None:
     """Raise ValueError unless these are the teachers of the cache."""
     named = teacher.teachers if isinstance(teacher, Ensemble) else [teacher]
-    same = len(named) == len(about.teachers)
-    for one, held in zip(named, about.teachers, strict=False):
-        same = same and _is(one, held, head)
-    if not same:
-        who = " and ".join(held.name for held in about.teachers)
+    # What was read from the same files need not be loaded to be the same.
+    known = {held.files: held for held in about.teachers if held.files}
+    found = [known.get(_files(one)) or _taught(one, head) for one in named]
+    if [one.digest() for one in about.teachers] != [one.digest() for one in found]:
         raise ValueError(
-            f"teacher must be the one of the cache, {who}, got one of other weights. Write a cache "
-            "of this teacher, or leave the teacher out."
+            f"teacher must be the one of the cache, {_all(about.teachers)}, got {_all(found)}. "
+            "Write a cache of this teacher, or leave the teacher out."
+        )
+    how = teacher.how if isinstance(teacher, Ensemble) else None
+    if how != about.together:
+        raise ValueError(
+            f"teachers must be combined as those of the cache, {about.together}, got {how}. Write "
+            "a cache of these, or leave the teacher out."
         )
 
 
-def _is(teacher: Any, held: Taught, head: Head) -> bool:
-    if isinstance(teacher, nn.Module):
-        return weights_digest(teacher) == held.weights
-    if isinstance(teacher, (str, os.PathLike)) and held.files is not None:
-        found = files_digest(os.fspath(teacher))
-        if found is not None:
-            return found == held.files
-    return weights_digest(load_teacher(teacher, head)) == held.weights
+def _files(teacher: Any) -> str:
+    """The digest of a path's files; of nothing else."""
+    named = isinstance(teacher, (str, os.PathLike))
+    return (files_digest(os.fspath(teacher)) or "") if named else ""
+
+
+def _taught(teacher: Any, head: Head) -> Taught:
+    if isinstance(teacher, Adapter):
+        raise ValueError(
+            f"teacher must be the one of the cache, got {teacher!r}, which is never cached. Leave "
+            "it out, or leave teacher_cache out."
+        )
+    return taught_by(teacher if isinstance(teacher, nn.Module) else load_teacher(teacher, head))
+
+
+def _all(taught: Sequence[Taught]) -> str:
+    return " and ".join(map(str, taught))

@@ -169,21 +169,19 @@ class Teaching:
                     "or teach without a cache."
                 )
             given = isinstance(named, nn.Module)
-            whole = model if given else load_teacher(named, self._head)
+            # What was loaded from a path was cast in place.
+            cast = not given and self._dtype is not None
+            whole = load_teacher(named, self._head) if cast else model
             found.append(taught_by(whole, None if given else named))
         return found
 
     def together(self) -> dict[str, Any] | None:
         """How several teachers are combined, as `Ensemble` takes it."""
-        many = self._ensemble
-        if many is None:
-            return None
-        weights = None if many.weights is None else list(many.weights)
-        return {"weights": weights, "combine": many.combine, "lead": many.lead}
+        return None if self._ensemble is None else self._ensemble.how
 
     def dismiss(self) -> None:
         """Let go of the teachers: a cache stands in for them."""
-        self._models = []
+        self._models, self._named, self._ensemble = [], [], None
 
     def facts(self, device: torch.device) -> dict[str, Any]:
         """The fields of `CardFacts` that are about the teachers, who are run on a device."""
