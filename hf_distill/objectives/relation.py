@@ -13,7 +13,7 @@ from torch import Tensor
 from hf_distill.objectives.attention import attention_kl, check_heads
 from hf_distill.objectives.base import Objective, Pairs, Shape
 from hf_distill.objectives.divergence import kl, log_probabilities
-from hf_distill.objectives.precision import products
+from hf_distill.objectives.precision import products, widened
 from hf_distill.objectives.reduce import mean_over_pairs
 from hf_distill.objectives.settings import check_count
 from hf_distill.signals.signals import Signals, Unit
@@ -50,7 +50,8 @@ def log_relation(left: Tensor, right: Tensor, mask: Tensor) -> Tensor:
     Returns:
         [B, R, T, T] log-probabilities, float32 or wider.
     """
-    scores = products(left, right) / math.sqrt(left.shape[-1])
+    # Scaled before they are multiplied: T^2 products are more than T * d numbers.
+    scores = products(widened(left) / math.sqrt(left.shape[-1]), right)
     return log_probabilities(scores, mask[:, None, None])
 
 
