@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,12 +102,17 @@ class LiveTeacher:
 
 def _needed(model: nn.Module, demand: Demand) -> nn.Module:
     """As much of a model as a demand needs."""
-    # Their virtual tokens are added on the way to the model below them.
-    virtual = any(each.is_prompt_learning for each in getattr(model, "peft_config", {}).values())
-    if demand.logits or virtual or not is_movable(model):
+    above = any(_acts_above(config) for config in getattr(model, "peft_config", {}).values())
+    if demand.logits or above or not is_movable(model):
         return model
     part: nn.Module = truncated(model, demand.depth)
     return part
+
+
+def _acts_above(config: Any) -> bool:
+    """Whether a PEFT adapter acts on the way to the layers, as virtual tokens do, not in them."""
+    activated = getattr(config, "alora_invocation_tokens", None)
+    return bool(config.is_prompt_learning or activated or config.peft_type == "XLORA")
 
 
 def _no_autocast(batch: Tensor) -> torch.autocast:

@@ -227,6 +227,15 @@ def test_virtual_tokens_run_the_whole_model() -> None:
     assert live._model is tuned
 
 
+@pytest.mark.parametrize("change", [{"alora_invocation_tokens": [5]}, {"peft_type": "XLORA"}])
+def test_adapters_that_are_steered_from_above_run_the_whole_model(change: dict[str, Any]) -> None:
+    """Truncated, they are not steered: they would be on, or off, for every token."""
+    steered = lora(model("Bert"), target_modules=["query"])
+    assert LiveTeacher(steered, SHALLOW, head_of(student()))._model is not steered
+    vars(steered.peft_config["default"]).update(change)
+    assert LiveTeacher(steered, SHALLOW, head_of(student()))._model is steered
+
+
 def test_models_that_are_spread_or_quantized_are_run_whole() -> None:
     """Whoever loaded them has hooked their parts to devices: a new part would have no hook."""
     whole = teacher()
