@@ -136,11 +136,10 @@ class Writer:
         # By example, not by file: whatever others have written by now, this machine's stay its own.
         share = scanned.distinct()[number - 1 :: machines]
         missing = scanned.missing(share, _keys(held))
-        files = self._planned(scanned, missing) if missing else []
+        mine = self._planned(scanned, missing) if missing else []
         if self._crew.leads and ABOUT not in self._folder:
             self._folder.write(ABOUT, self._about.model_dump_json(indent=2).encode())
         self._crew.wait()
-        mine = files[self._crew.index :: self._crew.count]
         self._fill(mine, scanned.keys)
         self._crew.wait()
         held = self._held(held)
@@ -178,7 +177,7 @@ class Writer:
         return found
 
     def _planned(self, scanned: Scanned, missing: Sequence[int]) -> list[list[Sequence[int]]]:
-        """The batches of each file, after saying what they will cost.
+        """The batches of each of this process's files, after saying what all will cost.
 
         Raises:
             ValueError: There is no room for them.
@@ -193,16 +192,18 @@ class Writer:
             seconds = time.perf_counter() - began
         per_row = stored.bytes_per_row(self._layouts)
         sizes = [bytes_of(scanned, batch, per_row) for batch in batches]
-        files = in_files(batches, sizes, self._shard_bytes)
+        # By batch, not by file: a small cache is one file, and the others would stand idle.
+        each = [slice(index, None, self._crew.count) for index in range(self._crew.count)]
+        files = [in_files(batches[own], sizes[own], self._shard_bytes) for own in each]
         tokens = scanned.counts["token"]
         share = int(tokens[missing].sum()) / max(int(tokens[middle].sum()), 1)
         self._say(
             f"Teacher cache: {len(missing):,} of {len(scanned.keys):,} examples are to be shown "
-            f"once: {sum(sizes) / 1e6:,.1f} MB in {len(files)} files, about "
+            f"once: {sum(sizes) / 1e6:,.1f} MB in {sum(map(len, files))} files, about "
             f"{seconds * share / self._crew.count:,.0f} s, into {self._folder.url}."
         )
         self._folder.check_room(sum(sizes))
-        return files
+        return files[self._crew.index]
 
     def _fill(self, files: Sequence[Sequence[Sequence[int]]], keys: Tensor) -> None:
         """Write files: one is written while the next is computed."""

@@ -110,10 +110,10 @@ def writer(
         "batch_size": 4,
         "crew": Crew(),
         "shard_bytes": 1,
+        "head": head(),
     }
-    given.update(changes)
     place = folder if isinstance(folder, Folder) else Folder(folder)
-    return Writer(place, teacher=teacher, head=head(), **given)
+    return Writer(place, teacher=teacher, **{**given, **changes})
 
 
 def write(
