@@ -121,13 +121,15 @@ def check_place(folder: Folder) -> None:
     Raises:
         ValueError: Something else stands there, or a cache of another format.
     """
-    if ABOUT in folder:
-        read_about(folder)
-    elif not folder.is_empty():
+    # In this order: another machine may begin it meanwhile, and writes ABOUT first.
+    if folder.is_empty():
+        return
+    if ABOUT not in folder:
         raise ValueError(
             f"the folder of a cache must be new, empty or a cache, got {folder.url!r}, which "
             "holds something else. Name another."
         )
+    read_about(folder)
 
 
 def check_folder(folder: Folder, about: About) -> None:
