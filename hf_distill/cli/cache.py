@@ -88,9 +88,9 @@ def _summary(done: Any, place: str, top: int | None) -> str:
         {"signal": name, "lost by storing": _lost(lost, divergence=top and name == "logits")}
         for name, lost in done.errors.items()
     ]
-    whole = f"The cache in {place} holds {done.examples:,} examples: train with teacher_cache."
+    whole = f"The cache in {place} holds all {done.examples:,} examples: train with teacher_cache."
     if not done.finished:
-        whole = f"The cache in {place} is not finished: other machines are still writing."
+        whole = f"{place} holds {done.examples:,} examples: those of other shares are missing."
     spent = f"{done.computed:,} examples were computed, in {done.seconds:,.1f} s"
     return "\n".join([aligned(rows), f"{spent}; all files: {done.bytes / 1e6:,.1f} MB.", whole])
 
