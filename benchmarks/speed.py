@@ -67,7 +67,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--work", nargs="+", choices=list(WORKS), default=list(WORKS))
     parser.add_argument("--tools", nargs="+", choices=list(ALL), help="only these")
     parser.add_argument("--rounds", type=int, default=15, help="measured steps of each (15)")
-    parser.add_argument("--warmup", type=int, default=2, help="steps before them (2)")
+    parser.add_argument("--warmup", type=int, default=2, help="steps before them (2); at least 1")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     parser.add_argument("--compile", action="store_true", help="one more row: compiled")
@@ -80,6 +80,9 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if not (options.data or options.read or options.child):
         parser.error("--data is needed, unless timings are read (--read)")
+    if options.warmup < 1 or options.rounds < 1:
+        # Operations are counted in the first step, which takes longer for it.
+        parser.error("--warmup and --rounds must be at least 1")
     return options
 
 
@@ -133,9 +136,8 @@ def _of_work(
 
 
 def _task(options: argparse.Namespace, told: Task, tool: str) -> Task:
-    counts = options.device != "cpu" and ALL[tool].counts
     other = options.attention if tool == "ours-attention" else told.attention
-    return replace(told, tool=tool, counts=counts, attention=other)
+    return replace(told, tool=tool, counts=ALL[tool].counts, attention=other)
 
 
 def _turns(options: argparse.Namespace, tasks: Mapping[str, Task]) -> dict[str, Any]:

@@ -148,16 +148,19 @@ def _check(times: Mapping[str, Times]) -> str:
 
 
 def checked(tool: Tool, times: Times, loop: Times) -> str:
-    """One tool's first loss beside what it should be, and those of all steps beside the loop's."""
+    """One tool's first loss beside what it should be; all losses and its work beside the loop's."""
     first, expected = times["losses"][0], sum(loop["parts"][part] for part in tool.loss)
     gap = _apart(first, expected)
     verdict = "as expected" if gap <= tool.rounding else "NOT AS EXPECTED"
     why = f" ({tool.why})" if tool.why else ""
-    said = f"{tool.title}: {first:.6f}, {' + '.join(tool.loss)}{why}: {verdict}, gap {gap:.0e}"
-    if tool.loss != DISTILLED:
-        return said
-    most = max(map(_apart, times["losses"], loop["losses"]))
-    return f"{said}; in all steps at most {most:.0e} from the loop's"
+    said = [f"{tool.title}: {first:.6f}, {' + '.join(tool.loss)}{why}: {verdict}, gap {gap:.0e}"]
+    if tool.loss == DISTILLED:
+        most = max(map(_apart, times["losses"], loop["losses"]))
+        said.append(f"in all steps at most {most:.0e} from the loop's")
+    if "flops" in times:
+        flops, moved = (times[kind] / loop[kind] for kind in ("flops", "bytes"))
+        said.append(f"{flops:.3f} of its floating-point operations, {moved:.3f} of its bytes")
+    return "; ".join(said)
 
 
 def _apart(value: float, expected: float) -> float:

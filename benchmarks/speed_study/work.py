@@ -208,7 +208,8 @@ def mse_of_states(
     """Mean squared difference of the hidden states of `PAIRS`, over the tokens of the mask."""
     real, total = mask.sum(), torch.zeros((), device=mask.device)
     for (mine, theirs), projection in zip(PAIRS, projections, strict=True):
-        gaps = (projection(student[mine]) - teacher[theirs]).float().square().mean(-1)
+        sides = projection(student[mine]).float(), teacher[theirs].float()
+        gaps = nn.functional.mse_loss(*sides, reduction="none").mean(-1)
         total = total + (gaps * mask).sum() / real
     return total / len(PAIRS)
 

@@ -109,6 +109,9 @@ def test_a_loss_that_is_not_the_same_work_is_named() -> None:
     same = checked(Tool("x", "", loss=DISTILLED), {"losses": [3.0, 2.1]}, loop)
     assert "as expected, gap 0e+00; in all steps at most 5e-02 from the loop's" in same
     assert "NOT AS" not in same
+    counted = {"losses": [3.0, 2.1], "flops": 3, "bytes": 5}
+    told = checked(Tool("x", "", loss=DISTILLED), counted, {**loop, "flops": 2, "bytes": 4})
+    assert told.endswith("1.500 of its floating-point operations, 1.250 of its bytes")
     other = checked(Tool("x", "", loss=("kl", "padded")), {"losses": [3.0]}, loop)
     assert "kl + padded: NOT AS EXPECTED, gap 1e-01" in other
 
@@ -223,6 +226,7 @@ def test_on_a_device_shares_of_its_rates_are_told() -> None:
     measured["rates"] = {"flops": 1e12, "bytes": 1e12}
     tools = measured["works"]["full"]["tools"]
     tools["ours-mixed"] = {**tools["ours"], "flops": 3e11, "bytes": 6e11}
+    tools[RAW] |= {"flops": 3e11, "bytes": 5e11}
     tools["ours-compiled"] = {**tools["ours"], "wall": [0.75, 0.75]}
     text = report(measured)
     assert f"| {ALL['ours-mixed'].title} | 20.0 | 40.0 |" in text
