@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import hf_distill
@@ -34,6 +35,7 @@ METHODS = ROOT / "docs" / "methods"
 INDEX = METHODS / "README.md"
 FAULTS = ROOT / "docs" / "faults.md"
 STUDENTS = ROOT / "docs" / "students.md"
+CACHE = ROOT / "docs" / "cache.md"
 CARDS = sorted(path for path in METHODS.glob("*.md") if path != INDEX)
 PARTS = {"Critic": Critic, "Ensemble": hf_distill.Ensemble, "Adapter": hf_distill.Adapter}
 """What cards have settings of beside objectives."""
@@ -242,6 +244,64 @@ def test_the_guide_to_students_names_options_and_keys_that_exist(tmp_path: Path)
         assert _recipe(tmp_path, fragment).student.size == "13M"
 
 
+def test_the_guide_to_caches_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An example that fails is the last thing a user tries."""
+    monkeypatch.chdir(tmp_path)
+    for code in _blocks(CACHE, "python"):
+        names = {**_given(tmp_path / "run"), "collator": runs.collate}
+        exec(code, names)
+        assert names["written"].computed == 8
+        assert names["trainer"].state.global_step == 1
+        assert names["trainer"].describe().teacher_cache == "bfloat16"
+    for text in _blocks(CACHE, "yaml"):
+        assert yaml.safe_load(text).items() <= plain(_recipe(tmp_path, text)).items()
+
+
+def test_the_guide_to_caches_names_options_that_exist() -> None:
+    """A command that was renamed since it was written down."""
+    text = CACHE.read_text(encoding="utf-8")
+    known = {
+        option for name in ("cache", "train") for each in _options(name) for option in each.opts
+    }
+    assert set(re.findall(r"(?<=[ `])--[a-z][a-z-]+", text)) <= known
+    for path in re.findall(r"recipes/[\w./-]+\.yaml", text):
+        assert (ROOT / path).is_file(), path
+
+
+@pytest.mark.parametrize(("storage", "size"), [("float32", 4), ("bfloat16", 2), ("int8", 1)])
+@pytest.mark.parametrize("signal", ["hidden", "attention", "logits", "likeliest"])
+def test_the_guide_to_caches_says_how_large_they_are(
+    tmp_path: Path, signal: str, storage: Any, size: int
+) -> None:
+    """A table of sizes that is wrong fills a disk overnight."""
+    given = _given(tmp_path / "run")
+    lengths = [len(one["input_ids"]) for one in given["dataset"]]
+    config, count = given["teacher"].config, len(lengths)
+    tokens, pairs = sum(lengths), sum(length * length for length in lengths)
+    objective, row, rows = {
+        "hidden": (objectives.HiddenMSE(), size * config.hidden_size, 2 * tokens),
+        "attention": (objectives.AttentionKL(), size * config.num_attention_heads, 2 * pairs),
+        "logits": (objectives.KLDivergence(), size * config.num_labels, count),
+        "likeliest": (objectives.KLDivergence(), (size + 4) * 2 + 4, count),
+    }[signal]
+    trainer = hf_distill.DistillationTrainer(
+        given["student"],
+        given["args"],
+        teacher=given["teacher"],
+        objectives={"it": (1.0, objective)},
+        layer_mapping=[(1, 3), (4, 12)] if signal in ("hidden", "attention") else None,
+        train_dataset=given["dataset"],
+        data_collator=runs.collate,
+    )
+    top = 2 if signal == "likeliest" else None
+    trainer.write_teacher_cache(tmp_path / "cached", storage=storage, top=top)
+    (file,) = (tmp_path / "cached").glob("*.safetensors")
+    held = {name: tensor.nbytes for name, tensor in load_file(file).items()}
+    keys = [held.pop(name) for name in list(held) if name.startswith(("keys", "starts"))]
+    assert sum(held.values()) == rows * (row + (4 if storage == "int8" else 0))
+    assert sum(keys) == 48 * count + 32
+
+
 def _options(command: str) -> list[Any]:
     """The options of a command."""
     found: Any = typer.main.get_command(app)
@@ -250,7 +310,7 @@ def _options(command: str) -> list[Any]:
 
 def test_links_lead_somewhere() -> None:
     """A card that was renamed leaves dead ends behind."""
-    for path in (INDEX, STUDENTS, *CARDS):
+    for path in (INDEX, STUDENTS, CACHE, *CARDS):
         for link in re.findall(r"\]\(([\w./]+\.md)\)", path.read_text(encoding="utf-8")):
             assert (path.parent / link).is_file(), f"{path.name}: {link}"
 
