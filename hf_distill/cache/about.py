@@ -68,7 +68,7 @@ class Shown(_Plain):
         logits = ["logits"] if demand.logits and not self.logits else []
         return logits + [
             f"{signal}.{layer}"
-            for signal, layers in demand.layers.items()
+            for signal, layers in sorted(demand.layers.items())
             for layer in sorted(layers)
             if layer not in self.layers.get(signal, ()) or self._too_little(signal, layer, demand)
         ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, get_args
 
 import datasets
 import torch
@@ -110,7 +111,8 @@ class Caching(Trainer):
             share=share,
             say=say if self.is_world_process_zero() else lambda line: None,
         )
-        return writer.write()
+        with _undrawn():
+            return writer.write()
 
     def _about(self, storage: Storage, top: int | None) -> About:
         if isinstance(self.teacher, CachedTeacher):
@@ -119,7 +121,7 @@ class Caching(Trainer):
                 "it out, and name the teachers."
             )
         demand = self.mixture.demands()[1]
-        _check_top(top, demand, self.head)
+        _check_stored(storage, top, demand, self.head)
         # Numbers of a regression are matched by their places.
         named = demand.logits and self.head.problem != "regression"
         return About(
@@ -153,12 +155,7 @@ class Caching(Trainer):
         def read(batches: Batches) -> Iterable[Mapping[str, Tensor]]:
             chosen = [list(batch) for batch in batches]
             return DataLoader(
-                dataset,
-                batch_sampler=chosen,
-                collate_fn=collator,
-                num_workers=workers,
-                # Of its own: what is trained next draws as if nothing had been read here.
-                generator=torch.Generator(),
+                dataset, batch_sampler=chosen, collate_fn=collator, num_workers=workers
             )
 
         return read
@@ -176,14 +173,27 @@ class Caching(Trainer):
         """Raise ValueError, in all processes, where an example is not in the cache."""
         count = self._count_examples()
         mine = range(self.args.process_index, count, self.args.world_size)
-        scanned = scan(self._reader(), mine, self.head, teacher.columns, rows=teacher.reads_rows)
+        with _undrawn():
+            scanned = scan(
+                self._reader(), mine, self.head, teacher.columns, rows=teacher.reads_rows
+            )
         lost = torch.tensor(teacher.missing(scanned.keys), device=self.accelerator.device)
         missing = int(self.accelerator.reduce(lost, "sum"))
         if missing:
             raise ValueError(absent(missing, count))
 
 
-def _check_top(top: int | None, demand: Demand, head: Head) -> None:
+def _undrawn() -> AbstractContextManager[None]:
+    """What is trained afterwards draws as if nothing had been read here."""
+    return torch.random.fork_rng(devices=[])
+
+
+def _check_stored(storage: str, top: int | None, demand: Demand, head: Head) -> None:
+    if storage not in get_args(Storage):
+        raise ValueError(
+            f"storage must be one of {', '.join(get_args(Storage))}, got {storage!r}. bfloat16 is "
+            "usual."
+        )
     if top is None:
         return
     if not demand.logits or head.problem != "single_label" or isinstance(head, QuestionAnswering):

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from itertools import product
@@ -20,6 +16,7 @@ from torch.nn import functional as F
 from hf_distill.objectives import CrossEntropy, HiddenMSE, KLDivergence
 from hf_distill.training.heads import NAME, DistillationHeads
 from tests.equivalence.cases import CASES, EXAMPLES, Case, Step, comparable, first_step
+from tests.equivalence.launching import launched
 from tests.equivalence.worker import CUTS, RESUMES, learning
 from tests.training.runs import (
     SEQUENCE,
@@ -31,7 +28,6 @@ from tests.training.runs import (
     teacher,
 )
 
-ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-5
 
 
@@ -50,24 +46,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Step]:
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that two processes wrote to, started once."""
-    folder = tmp_path_factory.mktemp("processes")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
-    local = ["--master_addr=127.0.0.1", "-m", "tests.equivalence.worker", str(folder)]
-    alone = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [sys.executable, *launch, *local],
-        cwd=ROOT,
-        env={**os.environ, **alone},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    return folder
+    return launched("tests.equivalence.worker", tmp_path_factory.mktemp("processes"))
 
 
 def test_gradient_is_the_one_written_by_hand(tmp_path: Path) -> None:
