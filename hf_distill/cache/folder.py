@@ -25,11 +25,20 @@ class Folder:
 
         Args:
             url: A path, or a URL such as "s3://bucket/folder" where fsspec has its file system.
+
+        Raises:
+            ValueError: It has not.
         """
         self.url = str(url)
         # Without this, a listing may be older than what others wrote.
         self._fs: Any
-        self._fs, self._root = url_to_fs(self.url, use_listings_cache=False)
+        try:
+            self._fs, self._root = url_to_fs(self.url, use_listings_cache=False)
+        except ImportError as error:
+            raise ValueError(
+                f"the folder of a cache must be on a file system that is installed, got "
+                f"{self.url!r}. {error}."
+            ) from error
         self.is_local = "file" in (self._fs.protocol, *self._fs.protocol)
 
     def __contains__(self, name: str) -> bool:
@@ -45,7 +54,8 @@ class Folder:
 
     def is_empty(self) -> bool:
         """Whether nothing stands there, but what was not written to its end."""
-        return all(name.endswith(_PARTIAL) for name in self.names(""))
+        is_file = self._fs.isfile(self._root)
+        return not is_file and all(name.endswith(_PARTIAL) for name in self.names(""))
 
     def read(self, name: str) -> bytes:
         """A file, whole."""

@@ -53,6 +53,7 @@ def write_cache(request: CacheRequest, say: Say = lambda line: None) -> Written:
     tell = from_main(say, arguments)
     site, _ = opened(recipe, folder, arguments, tell, resume=True)
     if untrained(site):
+        _check_first(request)
         state = folder.state_of_teachers(plain(recipe))
         once(arguments, lambda: folder.begin_teachers(written(recipe)) if state == "new" else None)
     teachers, _ = obtain_teachers(site, tell)
@@ -67,6 +68,17 @@ def write_cache(request: CacheRequest, say: Say = lambda line: None) -> Written:
         )
     mine = torch.tensor(done.computed, device=trainer.accelerator.device)
     return replace(done, computed=int(trainer.accelerator.reduce(mine, "sum")))
+
+
+def _check_first(request: CacheRequest) -> None:
+    """Check that no other machine fine-tunes the teacher as well: it would be another."""
+    number, count = request.share
+    if number > 1:
+        raise ValueError(
+            f"teacher.training must have been carried out by share 1/{count}, got no such teacher "
+            f"in {str(request.output)!r}. Begin with that one; or name a finished teacher: "
+            "--set 'teacher={model: FOLDER}'."
+        )
 
 
 def _without_cache(recipe: Recipe) -> Recipe:

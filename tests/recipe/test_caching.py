@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,27 @@ def test_places_may_be_urls_and_machines_may_share(
     assert "read from a cache" in _card(tmp_path / "out")
 
 
+def test_one_machine_fine_tunes_the_teacher(tmp_path: Path, classes: Recipe) -> None:
+    """Eight machines with a teacher each would write a cache of eight teachers."""
+    with pytest.raises(ValueError, match=r"must have been carried out by share 1/8, got no such t"):
+        _cache(classes, tmp_path / "out", tmp_path / "cache", share=(2, 8))
+    assert not (tmp_path / "out").exists()
+    _cache(classes, tmp_path / "out", tmp_path / "cache", share=(1, 8))
+    teacher = _stamps(tmp_path / "out" / "teacher")
+    _cache(classes, tmp_path / "out", tmp_path / "cache", share=(2, 8))
+    assert _stamps(tmp_path / "out" / "teacher") == teacher
+
+
+def test_file_systems_that_are_not_installed_are_named(
+    tmp_path: Path, classes: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A traceback out of another library, and the one line that says what to install at its end."""
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    told = r"must be on a file system that is installed, got 's3://bucket/cache'\. Install s3fs"
+    with pytest.raises(ValueError, match=told):
+        _cache(classes, tmp_path / "out", "s3://bucket/cache")
+
+
 def test_several_teachers_are_kept_as_one(tmp_path: Path, classes: Recipe) -> None:
     """Of an ensemble the mean is kept: of one teacher alone it would be another lesson."""
     del classes["objectives"]["hidden"]
@@ -357,6 +379,8 @@ def test_foreign_folders_are_left_alone(tmp_path: Path, classes: Recipe) -> None
         _cache(classes, mine, tmp_path / "cache")
     with pytest.raises(ValueError, match="the folder of a cache must be new, empty or a cache"):
         _cache(classes, tmp_path / "out", mine)
+    with pytest.raises(ValueError, match="the folder of a cache must be new, empty or a cache"):
+        _cache(classes, tmp_path / "out", mine / "teacher" / "thesis.txt")
     assert not (tmp_path / "out").exists(), "said before the teacher was fine-tuned"
     assert _stamps(mine).keys() == {"teacher/thesis.txt"}
 
