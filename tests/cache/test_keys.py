@@ -111,6 +111,16 @@ def test_two_columns_do_not_run_into_each_other() -> None:
     first = {"input_ids": torch.tensor([[5, 6]]), "token_type_ids": torch.tensor([[0, 0]])}
     second = {"input_ids": torch.tensor([[0, 0]]), "token_type_ids": torch.tensor([[5, 6]])}
     assert keys(first) != keys(second)
+    third = {"input_ids": torch.tensor([[5, 6]]), "position_ids": torch.tensor([[0, 0]])}
+    assert keys(first) != keys(third, columns=(*COLUMNS, "position_ids"))
+
+
+def test_keys_are_long_enough_not_to_meet() -> None:
+    """Of a hundred million examples, two share a key of 52 bits: both are one of them."""
+    found = torch.tensor([key(one([number, 7])) for number in range(200)])
+    for bit in range(64):
+        assert ((found >> bit & 1).sum(0) > 60).all()
+        assert ((found >> bit & 1).sum(0) < 140).all()
 
 
 def test_columns_that_the_teacher_does_not_read_are_no_part() -> None:

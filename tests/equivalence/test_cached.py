@@ -12,16 +12,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hf_distill import Ensemble
 from hf_distill.cache import folder as folder_room
 from hf_distill.cache.cache import Cache
 from hf_distill.cache.folder import Folder
 from hf_distill.objectives import HiddenMSE, KLDivergence, MiniLMv2
 from hf_distill.training.heads import NAME
-from tests.equivalence.cases import CASES, EXAMPLES, Case, Step, first_step
+from tests.equivalence.cases import CASES as EVERY
+from tests.equivalence.cases import EXAMPLES, Case, Step, first_step
 from tests.equivalence.launching import launched
 from tests.training.runs import (
     CLASSES,
     SEQUENCE,
+    SPAN,
     TOKEN,
     examples,
     logged,
@@ -32,8 +35,26 @@ from tests.training.runs import (
 )
 
 TOLERANCE = 1e-6
-CACHED = [name for name in CASES if "adapter" not in name]
-"""An adapter of the student's own is no teacher to be cached."""
+
+
+def _mean() -> dict[str, Any]:
+    both = [teacher(SEQUENCE), student(SEQUENCE, seed=9)]
+    return {"model": student(SEQUENCE), "teacher": Ensemble(both, weights=(2, 1))}
+
+
+CASES = {
+    # An adapter of the student's own is no teacher to be cached.
+    **{name: case for name, case in EVERY.items() if "adapter" not in name},
+    "the mean of several": Case(SEQUENCE, {"kl": (1.0, KLDivergence())}, models=_mean),
+    "several spans": Case(
+        SPAN,
+        {"kl": (1.0, KLDivergence())},
+        models=lambda: {
+            "model": student(SPAN),
+            "teacher": Ensemble([teacher(SPAN), student(SPAN, seed=9)], combine="confidence"),
+        },
+    ),
+}
 EXACT: dict[str, Any] = {"storage": "float32"}
 
 
@@ -64,7 +85,7 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return made
 
 
-@pytest.mark.parametrize("name", CACHED)
+@pytest.mark.parametrize("name", CASES)
 def test_batches_of_one_are_bit_equal(
     name: str, cached: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -78,7 +99,7 @@ def test_batches_of_one_are_bit_equal(
 
 
 @pytest.mark.parametrize("cut", [(EXAMPLES, 1), (4, 2), (3, 1)], ids=str)
-@pytest.mark.parametrize("name", CACHED)
+@pytest.mark.parametrize("name", CASES)
 def test_cuts_differ_by_rounding_alone(
     cut: tuple[int, int], name: str, cached: Callable[[str], Path], tmp_path: Path
 ) -> None:
