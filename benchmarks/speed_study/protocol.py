@@ -11,6 +11,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
 from torch import Tensor
@@ -75,6 +76,13 @@ class Gate:
     def note(self, loss: Tensor) -> None:
         """Remember the step's loss."""
         self._loss = loss.item()
+
+    @contextmanager
+    def timed(self) -> Iterator[dict[str, float]]:
+        """Fills what it gives with the seconds that were spent inside, as a step's."""
+        began, took = self._clock(), dict[str, float]()
+        yield took
+        took.update(_took(began, self._clock()))
 
     def reply(self, **told: Any) -> None:
         """Answer the parent."""

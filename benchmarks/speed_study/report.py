@@ -126,11 +126,12 @@ def _parts(times: Mapping[str, Times]) -> Iterator[Sequence[str]]:
 def _writing(found: Mapping[str, Any]) -> str:
     if "failed" in found:
         return f"The cache was not written: {found['failed']}"
-    seconds, bare = found["seconds"], found["bare"]
+    took, bare = found["took"], found["bare"]
+    wall, cpu = (bare[kind] / took[kind] for kind in ("wall", "cpu"))
     return (
         f"Writing the cache of {found['batches']} batches, {found['bytes'] / 1e6:,.0f} MB: "
-        f"{seconds:.1f} s; forward passes of the teacher alone {bare:.1f} s: it writes at "
-        f"{bare / seconds:.2f} of their speed."
+        f"{took['wall']:.1f} s; the same forward passes of the teacher alone {bare['wall']:.1f} s: "
+        f"it writes at {wall:.2f} of their speed ({cpu:.2f} by CPU seconds)."
     )
 
 

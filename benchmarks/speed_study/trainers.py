@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from speed_study.hardware import wait_for
 from speed_study.protocol import Gate
 from speed_study.work import CLIP, PAIRS, RATE, TEMPERATURE, Task, collate, on, same_start
 
@@ -60,26 +58,26 @@ def write_cache(task: Task, gate: Gate) -> None:
     batches = list(on(task.device, task.loader(by_length=True)))
     probed = batches[len(batches) // 2]
     passes = [*batches, probed, probed]
-    _forward(task, teacher, passes[:1])
+    _forward(gate, teacher, passes[:1])
     with tempfile.TemporaryDirectory() as folder:
         trainer = _distilling(task, _arguments(task, folder), teacher=teacher)
-        bare = _forward(task, teacher, passes[::2])
-        written = trainer.write_teacher_cache(task.cache, say=lambda line: None)
-    bare += _forward(task, teacher, passes[1::2])
-    gate.facts.update(batches=len(batches), bare=bare, seconds=written.seconds, bytes=written.bytes)
+        before = _forward(gate, teacher, passes[::2])
+        with gate.timed() as took:
+            written = trainer.write_teacher_cache(task.cache, say=lambda line: None)
+    after = _forward(gate, teacher, passes[1::2])
+    bare = {kind: before[kind] + after[kind] for kind in took}
+    gate.facts.update(batches=len(batches), bare=bare, took=took, bytes=written.bytes)
     gate.wait()
 
 
 @torch.no_grad()
-def _forward(task: Task, teacher: Any, batches: Sequence[dict[str, Tensor]]) -> float:
-    """Seconds."""
-    wait_for(task.device)
-    began = time.perf_counter()
-    for batch in batches:
-        inputs = {name: each for name, each in batch.items() if name != "labels"}
-        teacher(**inputs, output_hidden_states=True)
-    wait_for(task.device)
-    return time.perf_counter() - began
+def _forward(gate: Gate, teacher: Any, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+    """Seconds, of the clock and of the processor."""
+    with gate.timed() as took:
+        for batch in batches:
+            inputs = {name: each for name, each in batch.items() if name != "labels"}
+            teacher(**inputs, output_hidden_states=True)
+    return took
 
 
 def _distil(

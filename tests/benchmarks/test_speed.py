@@ -150,6 +150,7 @@ def test_a_cache_is_read_in_the_order_of_the_others(task: Task) -> None:
     """It is written by length: read so, its steps would be of other batches."""
     _, written = _steps(trainers.write_cache, task, 0)
     assert written["batches"] == 4
+    assert sorted(written["took"]) == sorted(written["bare"]) == ["cpu", "wall"]
     raw, _ = _steps(loops.raw_loop, task, 3)
     cached, _ = _steps(trainers.cached, task, 3)
     losses = [[step["loss"] for step in steps[1:]] for steps in (raw, cached)]
@@ -187,11 +188,12 @@ def _measured() -> dict[str, Any]:
     slow = {**ran, "wall": [2.0, 4.0]}
     raw = {**ran, "parts": {"kl": 1.0, "hidden": 2.0, "gold": 3.0}}
     tools = {RAW: raw, "ours": ran, TEXTBREWER: {"failed": "ModuleNotFoundError"}, PLAIN: slow}
+    twice = {"wall": 2.0, "cpu": 2.0}
     work = {
         "tokens": [100, 200],
         "tools": tools,
         "parts": {"student": ran},
-        "writing": {"batches": 3, "bytes": 7e6, "seconds": 2.0, "bare": 1.0},
+        "writing": {"batches": 3, "bytes": 7e6, "took": twice, "bare": {"wall": 1.0, "cpu": 1.5}},
     }
     ground = {"machine": "one", "versions": ["torch 2"], "rates": None}
     return {**ground, "works": {"full": work}}
@@ -204,7 +206,7 @@ def test_a_tool_that_is_missing_has_a_row_that_says_so() -> None:
     ours = next(line for line in text.splitlines() if line.startswith("| ours"))
     cells = ["1.500 (1.250 to 1.750)", "1.50", "1.00 (1.00 to 1.00)", ""]
     assert ours == f"| ours | {' | '.join(cells)} | 0.50 (0.50 to 0.50) | 100 | 5 |"
-    assert "it writes at 0.50 of their speed" in text
+    assert "it writes at 0.50 of their speed (0.75 by CPU seconds)." in text
     widths = {line.count("|") for line in text.splitlines()[2:8]}
     assert widths == {9}
 
