@@ -95,6 +95,8 @@ CHANGED: dict[str, dict[str, Tensor]] = {
     "padding to the left": one(
         [0, 5, 6, 7], token_type_ids=[0, 0, 0, 1], attention_mask=[0, 1, 1, 1]
     ),
+    "behind a hole": one([5, 6, 8], token_type_ids=[0, 0, 1], attention_mask=[1, 0, 1]),
+    "behind padding": one([0, 5, 6, 8], token_type_ids=[0, 0, 0, 1], attention_mask=[0, 1, 1, 1]),
     "all masked": one([5, 6, 7], token_type_ids=[0, 0, 1], attention_mask=[0, 0, 0]),
 }
 
