@@ -18,7 +18,8 @@ FORMAT: Literal[1] = 1
 
 
 class _Plain(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Early pydantic keeps names such as `model_class` for itself.
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class Taught(_Plain):
