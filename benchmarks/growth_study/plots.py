@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from growth_study.report import COLUMNS, OF_CACHES, Column, Costs, columns_of
-from growth_study.settings import GROWTHS, Growth
+from growth_study.report import STEP, Costs, columns_of
+from growth_study.settings import GROWTHS
 
-ROWS: Mapping[str, Column] = {**COLUMNS, **OF_CACHES}
+ROWS = ("first step, s", STEP, "peak, MB", "on disk, MB")
 
 
 def plot(found: Mapping[str, Costs], path: Path) -> None:
@@ -20,32 +19,27 @@ def plot(found: Mapping[str, Costs], path: Path) -> None:
     from matplotlib import pyplot
 
     grown = list(dict.fromkeys(GROWTHS[name].what for name in found))
+    ways = list(dict.fromkeys(GROWTHS[name].how for name in found))
+    size = (3.2 * len(grown), 2.2 * len(ROWS))
     figure, panels = pyplot.subplots(
-        len(ROWS),
-        len(grown),
-        figsize=(3.4 * len(grown), 2.3 * len(ROWS)),
-        sharex="col",
-        squeeze=False,
-        layout="constrained",
+        len(ROWS), len(grown), figsize=size, sharex="col", squeeze=False, layout="constrained"
     )
     for name, costs in found.items():
         growth = GROWTHS[name]
-        for row, (label, of) in zip(panels, ROWS.items(), strict=True):
-            if label in columns_of(growth):
-                _line(row[grown.index(growth.what)], growth, costs, of)
+        told, color = columns_of(growth), f"C{ways.index(growth.how)}"
+        for row, label in zip(panels, ROWS, strict=True):
+            if label in told:
+                heights = [told[label](each) for each in costs.values()]
+                panel = row[grown.index(growth.what)]
+                panel.plot(list(costs), heights, marker="o", color=color, label=growth.how)
+        panels[0][grown.index(growth.what)].set_title(growth.what, fontsize=10)
+        panels[-1][grown.index(growth.what)].set_xlabel(growth.unit)
     for row, label in zip(panels, ROWS, strict=True):
         row[0].set_ylabel(label)
-    for at, what in enumerate(grown):
-        panels[0][at].set_title(what, fontsize=10)
-        panels[0][at].legend(fontsize=7)
+        for panel in row:
+            panel.set_ylim(0, panel.get_ylim()[1])
+            panel.grid(alpha=0.3)
+    lines = {line.get_label(): line for panel in panels.flat for line in panel.lines}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines))
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
-
-
-def _line(panel: Any, growth: Growth, costs: Costs, of: Column) -> None:
-    panel.plot(list(costs), [of(each) for each in costs.values()], marker="o", label=growth.how)
-    panel.set_ylim(bottom=0)
-    panel.grid(alpha=0.3)
-    panel.set_xlabel(growth.unit)
-    if growth.unit == "examples":
-        panel.set_xscale("log")

@@ -56,9 +56,9 @@ _TINY = Setting(
 _USUAL = Setting(
     Shape(6, 256, 8),
     Shape(12, 384, 12),
-    batch=4,
+    batch=2,
     length=0,
-    examples=40,
+    examples=20,
     steps=8,
     pairs=tuple((layer, 2 * layer) for layer in range(7)),
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from growth_study.fits import exponent, line, parabola
 from growth_study.measuring import Cost
+from growth_study.plots import plot
 from growth_study.report import attention_share, report
 from growth_study.settings import GROWTHS, Setting, Shape
 
@@ -80,3 +82,13 @@ def test_tables_tell_each_setting_and_its_laws() -> None:
     assert lines[6].startswith("| exponent | 0.00 | 0.00 | ")
     assert "| 1.00 | 1.00 | |" in lines[6]
     assert "0.002 (R² 1.000) | 0.001 (R² 1.000) | |" in lines[7]
+
+
+def test_growths_are_drawn_together(tmp_path: Path) -> None:
+    """A panel that one of two growths does not have would end the run after all its minutes."""
+    found = {
+        name: {at: [Cost(0.1, 0.5, [0.2, 0.3], 10**7, 1.0, 10**6)] for at in GROWTHS[name].settings}
+        for name in ("length", "cached-length", "depth")
+    }
+    plot(found, tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").stat().st_size > 1000
