@@ -13,6 +13,7 @@ from torch import Tensor
 from hf_distill.cache.about import About, Index
 from hf_distill.cache.encoding import decode, decode_top
 from hf_distill.cache.folder import Folder
+from hf_distill.cache.keys import Places
 from hf_distill.cache.rows import RowUnit
 from hf_distill.cache.shards import open_shard
 
@@ -48,25 +49,18 @@ class Cache:
             )
         keys = torch.cat([shard.keys for shard in self._shards] or [torch.empty(0, 2).long()])
         self._classes = max((shard.facts.classes for shard in self._shards), default=0)
-        self._order = keys[:, 0].argsort()
-        self._keys = keys[self._order]
-        self._halves = self._keys[:, 0].contiguous()
+        self._places = Places(keys)
         self._firsts = [0]
         for shard in self._shards:
             self._firsts.append(self._firsts[-1] + len(shard.keys))
 
     def __len__(self) -> int:
         """How many examples there are."""
-        return len(self._keys)
+        return self._firsts[-1]
 
     def find(self, keys: Tensor) -> Tensor:
         """Where examples stand: [B, 2] int64 -> [B] int64, -1 for those that are not there."""
-        if not len(self):
-            return torch.full((len(keys),), -1)
-        at = torch.searchsorted(self._halves, keys[:, 0].contiguous())
-        at = at.clamp(max=len(self) - 1)
-        found = (self._keys[at] == keys).all(-1)
-        return self._order[at].masked_fill(~found, -1)
+        return self._places.find(keys)
 
     def rows(self, signal: str, unit: RowUnit, places: Sequence[int]) -> Tensor:
         """The rows [R, W] of one signal, one example after the other.

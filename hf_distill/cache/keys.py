@@ -51,6 +51,25 @@ def example_keys(
     return torch.frombuffer(bytearray(joined), dtype=torch.int64).view(-1, 2)
 
 
+class Places:
+    """Where examples stand, by their keys."""
+
+    def __init__(self, keys: Tensor) -> None:
+        """Of the examples' keys [N, 2], in the order of their places."""
+        self._order = keys[:, 0].argsort(stable=True)
+        self._keys = keys[self._order]
+        self._halves = self._keys[:, 0].contiguous()
+
+    def find(self, keys: Tensor) -> Tensor:
+        """[B, 2] -> [B] int64: of equal examples the first, -1 for those that are not there."""
+        if not len(self._keys):
+            return torch.full((len(keys),), -1)
+        at = torch.searchsorted(self._halves, keys[:, 0].contiguous())
+        at = at.clamp(max=len(self._keys) - 1)
+        found = (self._keys[at] == keys).all(-1)
+        return self._order[at].masked_fill(~found, -1)
+
+
 def _of_decoder(name: str) -> bool:
     return name.startswith(_DECODER)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from hf_distill.cache.keys import example_keys
+from hf_distill.cache.keys import Places, example_keys
 from hf_distill.cache.rows import RowUnit, row_counts
 from hf_distill.signals.head import Head
 
@@ -39,20 +39,14 @@ class Scanned:
 
     def distinct(self) -> list[int]:
         """The examples, of equal ones the first: the shortest first, whoever asks."""
-        first: dict[tuple[int, ...], int] = {}
-        for index, key in enumerate(self._tuples):
-            first.setdefault(key, index)
-        tokens = self.counts["token"].tolist() if self.counts else []
-        return sorted(first.values(), key=tokens.__getitem__)
+        (first,) = torch.where(Places(self.keys).find(self.keys) == torch.arange(len(self.keys)))
+        found: list[int] = first[self.counts["token"][first].argsort(stable=True)].tolist()
+        return found
 
-    def missing(self, among: Iterable[int], known: Tensor) -> list[int]:
+    def missing(self, among: Sequence[int], known: Tensor) -> list[int]:
         """Those of some examples whose keys are not among the known ones [K, 2]."""
-        held = set(map(tuple, known.tolist()))
-        return [index for index in among if self._tuples[index] not in held]
-
-    @cached_property
-    def _tuples(self) -> list[tuple[int, ...]]:
-        return [(first, second) for first, second in self.keys.tolist()]
+        places = Places(known).find(self.keys[torch.tensor(among, dtype=torch.int64)])
+        return [index for index, place in zip(among, places.tolist(), strict=True) if place < 0]
 
 
 def scan(
@@ -83,10 +77,13 @@ def scan(
     again = next(iter(looked(batches[:1])))[0] if batches else None
     if again is not None and not torch.equal(again, found[0][0]):
         raise ValueError(CHANGING)
-    units = found[0][1] if found else {}
+    none = torch.empty(0, dtype=torch.int64)
     return Scanned(
-        torch.cat([keys for keys, _ in found] or [torch.empty(0, 2).long()]),
-        {unit: torch.cat([counts[unit] for _, counts in found]) for unit in units},
+        torch.cat([none.view(0, 2), *(keys for keys, _ in found)]),
+        {
+            unit: torch.cat([none, *(counts[unit] for _, counts in found)])
+            for unit in get_args(RowUnit)
+        },
     )
 
 

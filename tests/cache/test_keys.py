@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hf_distill.cache.keys import example_keys
+from hf_distill.cache.keys import Places, example_keys
 from hf_distill.signals.head import CausalLM, MaskedLM, Seq2SeqLM, head_of
 from hf_distill.signals.rows import Head
 from tests import tiny
@@ -162,6 +162,21 @@ def test_decoder_inputs_are_part_of_the_key() -> None:
     alone = [key(each, mine) for each in decoded]
     assert len(set(alone)) == 3
     assert keys(collate(decoded), mine) == alone
+
+
+def test_places_are_those_of_the_loop() -> None:
+    """The next key in order for the same one, or the last of equal ones for the first."""
+    make = torch.Generator().manual_seed(2)
+    halves = [torch.randint(-9, 10, (count,), generator=make) for count in (60, 90)]
+    # Two halves of a digest: one alone tells as much as both.
+    held, asked = (torch.stack([half, half * 7], -1) for half in halves)
+    asked[::9, 1] += 1
+    listed = held.tolist()
+    expected = [listed.index(each) if each in listed else -1 for each in asked.tolist()]
+    assert {-1, *range(5)} & {*expected} > {-1}
+    assert Places(held).find(asked).tolist() == expected
+    assert Places(held[:0]).find(asked[:2]).tolist() == [-1, -1]
+    assert Places(held).find(asked[:0]).tolist() == []
 
 
 @pytest.mark.parametrize("kind", HEADS)
