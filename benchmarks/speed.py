@@ -11,7 +11,10 @@ The work: a teacher of BERT-base's shape and the 13M student, random weights; KL
 distance of seven hidden states through learnt projections; fused AdamW, clipping, a linear
 schedule. Every tool has a process of its own and does one step in each round, on the same batch as
 the others and beginning with another tool each round. First losses are compared with what they
-should be.
+should be, and the operations of a step are counted.
+
+All of it takes about 25 minutes of two idle cores, and 16 GB; --work and --json do it in parts, and
+--read puts them together.
 """
 
 from __future__ import annotations
@@ -141,7 +144,7 @@ def _task(options: argparse.Namespace, told: Task, tool: str) -> Task:
 
 
 def _turns(options: argparse.Namespace, tasks: Mapping[str, Task]) -> dict[str, Any]:
-    return in_turns(_commands(tasks), options.rounds, options.warmup, _say)
+    return in_turns(_commands(tasks), options.rounds, options.warmup, _say) if tasks else {}
 
 
 def _commands(tasks: Mapping[str, Task]) -> dict[str, Sequence[str]]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from studies.trainers import arguments
 from torch import Tensor
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from speed_study.protocol import Gate
 from speed_study.work import CLIP, PAIRS, RATE, TEMPERATURE, Task, collate, on, same_start
@@ -34,12 +34,12 @@ def live_bfloat16(task: Task, gate: Gate) -> None:
 
 def live_mixed(task: Task, gate: Gate) -> None:
     """Ours, student and teacher under bfloat16 autocast."""
-    _distil(task, gate, arguments={"bf16": True})
+    _distil(task, gate, {"bf16": True})
 
 
 def compiled(task: Task, gate: Gate) -> None:
     """Ours under bfloat16 autocast, student and teacher compiled."""
-    _distil(task, gate, arguments={"bf16": True, "torch_compile": True})
+    _distil(task, gate, {"bf16": True, "torch_compile": True})
 
 
 def cached(task: Task, gate: Gate) -> None:
@@ -80,15 +80,13 @@ def _forward(gate: Gate, teacher: Any, batches: Sequence[dict[str, Tensor]]) -> 
     return took
 
 
-def _distil(
-    task: Task, gate: Gate, arguments: dict[str, Any] | None = None, **options: Any
-) -> None:
+def _distil(task: Task, gate: Gate, changes: dict[str, Any] | None = None, **options: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        given = _arguments(task, folder, **(arguments or {}))
+        given = _arguments(task, folder, **(changes or {}))
         run_at_gate(_distilling(task, given, teacher=task.new_teacher(), **options), gate)
 
 
-def _distilling(task: Task, arguments: TrainingArguments, **taught: Any) -> Any:
+def _distilling(task: Task, given: TrainingArguments, **taught: Any) -> Any:
     """Our trainer."""
     from hf_distill import DistillationTrainer
     from hf_distill.objectives import HiddenMSE, KLDivergence
@@ -97,7 +95,7 @@ def _distilling(task: Task, arguments: TrainingArguments, **taught: Any) -> Any:
     student = task.new_student()
     trainer = DistillationTrainer(
         student,
-        arguments,
+        given,
         objectives={"kl": (1.0, KLDivergence(TEMPERATURE)), "hidden": (1.0, HiddenMSE())},
         layer_mapping={"hidden": PAIRS},
         **_data(task),
@@ -124,22 +122,14 @@ class AtGate(TrainerCallback):
 
 
 def _arguments(task: Task, folder: str, **more: Any) -> TrainingArguments:
-    return TrainingArguments(
-        folder,
-        per_device_train_batch_size=task.batch,
-        max_steps=task.steps,
-        learning_rate=RATE,
-        max_grad_norm=CLIP,
-        optim="adamw_torch_fused",
-        train_sampling_strategy="sequential",
-        logging_strategy="no",
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        use_cpu=task.device == "cpu",
-        **more,
-    )
+    same: dict[str, Any] = {
+        "learning_rate": RATE,
+        "max_grad_norm": CLIP,
+        "train_sampling_strategy": "sequential",
+        "dataloader_pin_memory": False,
+        "use_cpu": task.device == "cpu",
+    }
+    return arguments(folder, task.batch, task.steps, **same, **more)
 
 
 def _data(task: Task) -> dict[str, Any]:
@@ -148,9 +138,6 @@ def _data(task: Task) -> dict[str, Any]:
 
 def run_at_gate(trainer: Trainer, gate: Gate) -> None:
     """Train, a step whenever the gate is opened."""
-    set_verbosity_error()
-    disable_progress_bar()
-    trainer.remove_callback(PrinterCallback)
     trainer.add_callback(AtGate(gate))
     compute = trainer.compute_loss
 
