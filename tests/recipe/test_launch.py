@@ -78,6 +78,7 @@ def test_two_processes_write_a_cache_together(tmp_path: Path) -> None:
     for computed in (32, 0):
         said = _launched(tmp_path, *asked, *several)
         assert said.count(f"\n{computed} examples were computed, in") == 1, said
+        assert said.count("Data: 32 features") == 1, "only the main process speaks"
         assert said.count("The cache in cached holds all 32 examples") == 1
         assert said.count("Teacher cache: 32 of 32 examples are to be shown once") == (computed > 0)
     assert len(list((tmp_path / "cached").glob("*.safetensors"))) == 2, "one of each process"
