@@ -16,7 +16,7 @@ from hf_distill.recipe.opening import Say, from_main, once, opened
 from hf_distill.recipe.reading import checked, plain, written
 from hf_distill.recipe.schema import Recipe
 from hf_distill.recipe.start import begin_student
-from hf_distill.recipe.teachers import as_one, leading, obtain_teachers, untrained
+from hf_distill.recipe.teachers import as_one, check_kept, leading, obtain_teachers, untrained
 from hf_distill.recipe.training import distiller, student_arguments
 from hf_distill.teacher.writing import Written
 
@@ -55,6 +55,8 @@ def write_cache(request: CacheRequest, say: Say = lambda line: None) -> Written:
     if untrained(site):
         _check_first(request)
         state = folder.state_of_teachers(plain(recipe))
+        if state == "new":
+            check_kept(site)
         once(arguments, lambda: folder.begin_teachers(written(recipe)) if state == "new" else None)
     teachers, _ = obtain_teachers(site, tell)
     once(arguments, folder.finish_teachers)

@@ -21,7 +21,7 @@ from hf_distill.recipe.opening import Say, from_main, once, opened
 from hf_distill.recipe.reading import plain, written
 from hf_distill.recipe.schema import Recipe
 from hf_distill.recipe.start import begin_student
-from hf_distill.recipe.teachers import as_one, leading, measured, obtain_teachers
+from hf_distill.recipe.teachers import as_one, check_kept, leading, measured, obtain_teachers
 from hf_distill.recipe.training import (
     Site,
     Trained,
@@ -71,6 +71,8 @@ def run(request: Request, say: Say = lambda line: None) -> dict[str, Any]:
     arguments = student_arguments(recipe, folder, "student")
     tell = from_main(say, arguments)
     site, splits = opened(recipe, folder, arguments, tell, resume=state == "interrupted")
+    if state == "new" and not request.overwrite:
+        check_kept(site)
     once(arguments, lambda: folder.begin(written(recipe)) if state == "new" else None)
     return _carry_out(request, site, splits, arguments, tell)
 

@@ -56,6 +56,22 @@ def untrained(site: Site) -> list[int]:
     return [index for index in range(len(asked.names)) if not _is_ours(site, index)]
 
 
+def check_kept(site: Site) -> None:
+    """Check that no finished teacher would be replaced: a cache may have been written of it.
+
+    Raises:
+        ValueError: One would.
+    """
+    count = len(site.recipe.teacher.names)
+    places = (site.folder.teacher_at(index, count) for index in untrained(site))
+    held = [place for place in places if place.exists()]
+    if held:
+        raise ValueError(
+            f"output must be free of teachers that other settings made, got {str(held[0])!r}. Name "
+            "another with --output, or replace it by `hf-distill train --overwrite`."
+        )
+
+
 def check_cache(site: Site) -> None:
     """Check that a cache that is named is there, and the teacher that it was written of.
 

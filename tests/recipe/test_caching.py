@@ -353,6 +353,21 @@ def test_fine_tuning_is_continued(
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
+def test_a_teacher_of_other_settings_is_kept(tmp_path: Path, classes: Recipe) -> None:
+    """A cache whose teacher is gone: the next student would be cut out of another."""
+    _cache(classes, tmp_path / "out", tmp_path / "cache")
+    before = _stamps(tmp_path)
+    classes["teacher"]["training"] |= {"max_steps": 3}
+    told = r"output must be free of teachers that other settings made, got '.*/out/teacher'\. Name"
+    with pytest.raises(ValueError, match=told):
+        _cache(classes, tmp_path / "out", tmp_path / "other")
+    with pytest.raises(ValueError, match=told):
+        _run(classes, tmp_path / "out")
+    assert _stamps(tmp_path) == before
+    _run(classes, tmp_path / "out", overwrite=True)
+    assert _stamps(tmp_path)["out/teacher/config.json"] != before["out/teacher/config.json"]
+
+
 def test_the_run_that_is_in_the_folder_is_left_alone(
     tmp_path: Path, classes: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
