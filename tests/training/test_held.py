@@ -107,6 +107,10 @@ def test_facts_of_the_teacher_stay_on_the_card(held: tuple[Path, Path], tmp_path
     assert mine.teacher_cache == "float32"
     assert "read from a cache (float32)" in render(mine)
     run.create_model_card()
+    narrow = written(tmp_path, teacher_dtype="bfloat16")
+    told = reading(tmp_path, narrow).describe()
+    assert told.teacher_dtype == "bfloat16"
+    assert "run in bfloat16, read from a cache (float32)" in render(told)
 
 
 def _renamed() -> nn.Module:
