@@ -72,8 +72,10 @@ def measured(
     """Of each storage, the relative error of the losses and of the gradients."""
     problem = next(each for each in PROBLEMS if each in objective.problems)
     teacher = _model(f"{folder}/teacher", PROBLEMS[problem])
-    # Gold labels would have to be of the problem; no objective here reads them.
-    data = examples.train.select(range(options.examples)).remove_columns("labels")
+    data = examples.train.select(range(options.examples))
+    if problem != "single_label":
+        # Gold labels would have to be of the problem; no such objective here reads them.
+        data = data.remove_columns("labels")
     trainer = DistillationTrainer(
         extract(teacher, "L3-H384").model,
         arguments(f"{folder}/out", options.batch, 1, dataloader_pin_memory=False),
