@@ -129,8 +129,8 @@ def _writing(found: Mapping[str, Any]) -> str:
     took, bare = found["took"], found["bare"]
     wall, cpu = (bare[kind] / took[kind] for kind in ("wall", "cpu"))
     return (
-        f"Writing the cache of {found['batches']} batches, {found['bytes'] / 1e6:,.0f} MB: "
-        f"{took['wall']:.1f} s; the same forward passes of the teacher alone {bare['wall']:.1f} s: "
+        f"Writing the cache, {found['bytes'] / 1e6:,.0f} MB: {took['wall']:.1f} s; the same "
+        f"{found['passes']} forward passes of the teacher alone {bare['wall']:.1f} s: "
         f"it writes at {wall:.2f} of their speed ({cpu:.2f} by CPU seconds)."
     )
 

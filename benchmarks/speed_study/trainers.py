@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from studies.trainers import arguments
-from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from speed_study.protocol import Gate
@@ -49,35 +47,27 @@ def cached(task: Task, gate: Gate) -> None:
 
 
 def write_cache(task: Task, gate: Gate) -> None:
-    """Write the cache of all examples, beside bare forward passes of the same batches; no steps.
+    """Write the cache of all examples, then do the same forward passes bare; no steps.
 
-    The writer takes examples by length, and one batch three times, to tell how long all will take;
-    so do the bare passes. They are run half before it and half after.
+    Which they are is seen while it is written: the writer takes examples by length, and some
+    batches twice, to tell beforehand what all will cost.
     """
-    teacher = task.new_teacher()
-    batches = list(on(task.device, task.loader(by_length=True)))
-    probed = batches[len(batches) // 2]
-    passes = [*batches, probed, probed]
-    _forward(gate, teacher, passes[:1])
-    with tempfile.TemporaryDirectory() as folder:
+    teacher, passes = task.new_teacher(), list[dict[str, Any]]()
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         trainer = _distilling(task, _arguments(task, folder), teacher=teacher)
-        before = _forward(gate, teacher, passes[::2])
+        # The first pass is slower than those that follow.
+        teacher(**next(on(task.device, task.loader())))
+        hook = teacher.register_forward_pre_hook(
+            lambda module, positional, named: passes.append(named), with_kwargs=True
+        )
         with gate.timed() as took:
             written = trainer.write_teacher_cache(task.cache, say=lambda line: None)
-    after = _forward(gate, teacher, passes[1::2])
-    bare = {kind: before[kind] + after[kind] for kind in took}
-    gate.facts.update(batches=len(batches), bare=bare, took=took, bytes=written.bytes)
+        hook.remove()
+        with gate.timed() as bare:
+            for inputs in passes:
+                teacher(**inputs)
+    gate.facts.update(passes=len(passes), bare=bare, took=took, bytes=written.bytes)
     gate.wait()
-
-
-@torch.no_grad()
-def _forward(gate: Gate, teacher: Any, batches: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-    """Seconds, of the clock and of the processor."""
-    with gate.timed() as took:
-        for batch in batches:
-            inputs = {name: each for name, each in batch.items() if name != "labels"}
-            teacher(**inputs, output_hidden_states=True)
-    return took
 
 
 def _distil(task: Task, gate: Gate, changes: dict[str, Any] | None = None, **options: Any) -> None:

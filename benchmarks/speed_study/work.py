@@ -77,12 +77,9 @@ class Task:
         read: list[Example] = json.loads(Path(self.examples).read_text(encoding="utf-8"))
         return read
 
-    def loader(self, *, by_length: bool = False) -> DataLoader[Example]:
-        """Their batches, in order, or the shortest first."""
-        examples = self.read()
-        if by_length:
-            examples.sort(key=lambda example: len(example["input_ids"]))
-        return DataLoader(examples, self.batch, collate_fn=collate)
+    def loader(self) -> DataLoader[Example]:
+        """Their batches, in order."""
+        return DataLoader(self.read(), self.batch, collate_fn=collate)
 
     def new_student(self) -> Any:
         """The student on the device, in train mode."""

@@ -149,7 +149,7 @@ def test_ours_does_the_work_of_the_loop(task: Task) -> None:
 def test_a_cache_is_read_in_the_order_of_the_others(task: Task) -> None:
     """It is written by length: read so, its steps would be of other batches."""
     _, written = _steps(trainers.write_cache, task, 0)
-    assert written["batches"] == 4
+    assert written["passes"] >= 4
     assert sorted(written["took"]) == sorted(written["bare"]) == ["cpu", "wall"]
     raw, _ = _steps(loops.raw_loop, task, 3)
     cached, _ = _steps(trainers.cached, task, 3)
@@ -193,7 +193,7 @@ def _measured() -> dict[str, Any]:
         "tokens": [100, 200],
         "tools": tools,
         "parts": {"student": ran},
-        "writing": {"batches": 3, "bytes": 7e6, "took": twice, "bare": {"wall": 1.0, "cpu": 1.5}},
+        "writing": {"passes": 3, "bytes": 7e6, "took": twice, "bare": {"wall": 1.0, "cpu": 1.5}},
     }
     ground = {"machine": "one", "versions": ["torch 2"], "rates": None}
     return {**ground, "works": {"full": work}}
