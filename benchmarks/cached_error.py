@@ -1,10 +1,11 @@
-"""What a cache of the teacher loses: relative error of each objective's loss and gradient.
+"""What half precision of the teacher and its cache lose: errors of each objective's gradient.
 
     python benchmarks/cached_error.py --data FOLDER
 
 FOLDER holds trec/train.parquet and trec/test.parquet, as on the Hub. The teacher is
-all-MiniLM-L6-v2, fine-tuned on the questions; the student is three of its layers. Live and cached
-teacher are shown the same batches, and the loss of both is computed with one student.
+all-MiniLM-L6-v2, fine-tuned on the questions; the student is three of its layers. The teacher in
+float32, in half precision and out of caches is shown the same batches, and the loss of each is
+computed with one student.
 """
 
 from __future__ import annotations
@@ -29,8 +30,13 @@ from hf_distill.cache.encoding import Storage
 from hf_distill.cache.folder import Folder
 from hf_distill.objectives.base import Objective
 from hf_distill.teacher.cached import CachedTeacher
+from hf_distill.teacher.live import LiveTeacher
+from hf_distill.teacher.weights import spelt
 
+DTYPES = torch.bfloat16, torch.float16
+"""That the teacher is run in."""
 STORAGES: tuple[Storage, ...] = ("float32", "bfloat16", "int8")
+"""Of a cache, which a teacher in float32 fills."""
 PROBLEMS = {
     "single_label": "single_label_classification",
     "multi_label": "multi_label_classification",
@@ -50,7 +56,8 @@ def main() -> None:
     options = parser.parse_args()
     set_verbosity_error()
     disable_progress_bar()
-    header = [f"{each}, {what}" for each in STORAGES for what in ("loss", "gradient")]
+    ways = [f"run in {spelt(each)}" for each in DTYPES] + [f"kept in {each}" for each in STORAGES]
+    header = [f"{way}, {what}" for way in ways for what in ("loss", "gradient")]
     with tempfile.TemporaryDirectory() as folder:
         examples = Examples(options.data, "trec", limit=max(options.examples, 4800))
         teacher, reached = obtain_teacher(Path(folder), "trec", examples, "fp32", options.steps)
@@ -69,7 +76,7 @@ def main() -> None:
 def measured(
     objective: Objective, examples: Examples, options: argparse.Namespace, folder: str
 ) -> list[float]:
-    """Of each storage, the relative error of the losses and of the gradients."""
+    """Of each way to less precision, the relative error of the losses and of the gradients."""
     problem = next(each for each in PROBLEMS if each in objective.problems)
     teacher = _model(f"{folder}/teacher", PROBLEMS[problem])
     data = examples.train.select(range(options.examples))
@@ -85,11 +92,14 @@ def measured(
         data_collator=examples.collator,
     )
     live = list(of_batches(trainer, trainer.teacher))
+    demand = trainer.mixture.demands()[1]
     found: list[float] = []
+    for dtype in DTYPES:
+        narrow = LiveTeacher(teacher, demand, trainer.head, dtype=dtype)
+        found += _errors(live, list(of_batches(trainer, narrow)))
     for storage in STORAGES:
         place = f"{folder}/{type(objective).__name__}-{storage}"
         trainer.write_teacher_cache(place, storage=storage, say=lambda line: None)
-        demand = trainer.mixture.demands()[1]
         cached = of_batches(trainer, CachedTeacher(Cache(Folder(place)), demand, trainer.head))
         found += _errors(live, list(cached))
     return found
