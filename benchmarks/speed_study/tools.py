@@ -52,6 +52,14 @@ TOOLS: Mapping[str, Tool] = {
         rounding=0.01,
         why="what the teacher showed is rounded to bfloat16",
     ),
+    "ours-cached-logits": Tool(
+        "ours, from a cache, logits alone",
+        "trainers:cached_logits",
+        "hf-distill",
+        ("kl",),
+        rounding=0.01,
+        why="hidden states are not compared",
+    ),
     TEXTBREWER: Tool(
         "TextBrewer",
         "of_textbrewer:distil",

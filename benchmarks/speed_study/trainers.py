@@ -46,6 +46,14 @@ def cached(task: Task, gate: Gate) -> None:
         run_at_gate(_distilling(task, _arguments(task, folder), teacher_cache=task.cache), gate)
 
 
+def cached_logits(task: Task, gate: Gate) -> None:
+    """The same cache, of which logits alone are compared."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = _arguments(task, folder)
+        trainer = _trainer(task, given, {"kl": _divergence()}, teacher_cache=task.cache)
+        run_at_gate(trainer, gate)
+
+
 def write_cache(task: Task, gate: Gate) -> None:
     """Write the cache of all examples, then do the same forward passes bare; no steps.
 
@@ -77,22 +85,26 @@ def _distil(task: Task, gate: Gate, changes: dict[str, Any] | None = None, **opt
 
 
 def _distilling(task: Task, given: TrainingArguments, **taught: Any) -> Any:
-    """Our trainer."""
-    from hf_distill import DistillationTrainer
-    from hf_distill.objectives import HiddenMSE, KLDivergence
+    """Our trainer, for logits and hidden states."""
+    from hf_distill.objectives import HiddenMSE
     from hf_distill.training.heads import NAME
 
-    student = task.new_student()
-    trainer = DistillationTrainer(
-        student,
-        given,
-        objectives={"kl": (1.0, KLDivergence(TEMPERATURE)), "hidden": (1.0, HiddenMSE())},
-        layer_mapping={"hidden": PAIRS},
-        **_data(task),
-        **taught,
-    )
-    same_start(student.get_submodule(NAME).projections.values())
+    compared = {"kl": _divergence(), "hidden": (1.0, HiddenMSE())}
+    trainer = _trainer(task, given, compared, layer_mapping={"hidden": PAIRS}, **taught)
+    same_start(trainer.model.get_submodule(NAME).projections.values())
     return trainer
+
+
+def _trainer(task: Task, given: TrainingArguments, compared: dict[str, Any], **how: Any) -> Any:
+    from hf_distill import DistillationTrainer
+
+    return DistillationTrainer(task.new_student(), given, objectives=compared, **_data(task), **how)
+
+
+def _divergence() -> Any:
+    from hf_distill.objectives import KLDivergence
+
+    return 1.0, KLDivergence(TEMPERATURE)
 
 
 class AtGate(TrainerCallback):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
+from torch.nn.functional import mse_loss
 from torch.nn.functional import normalize as unit_length
 
 from hf_distill.objectives.base import Objective, Pairs
@@ -22,7 +23,8 @@ def _squares(student: Tensor, teacher: Tensor, normalize: bool) -> Tensor:
     student, teacher = wide_pair(student, teacher)
     if normalize:
         student, teacher = unit_length(student, dim=-1), unit_length(teacher, dim=-1)
-    return (student - teacher).square()
+    # Unlike a difference that is squared, it holds no third tensor of their size.
+    return mse_loss(student, teacher, reduction="none")
 
 
 def hidden_mse(student: Tensor, teacher: Tensor, normalize: bool = False) -> Tensor:
