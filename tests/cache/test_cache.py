@@ -108,6 +108,20 @@ def test_damage_is_named_and_mended_alone(
     check_held(Cache(folder), EXAMPLES)
 
 
+def test_what_is_damaged_is_cleared_away(folder: Folder) -> None:
+    """Mended in batches of another size, it stays, and is read and complained of for ever."""
+    names = folder.names(ENDING)
+    for name in names[1:3]:
+        folder.write(name, b"damaged")
+        folder.local(name, anew=True)
+    assert write(folder, EXAMPLES, batch_size=3).finished
+    assert not {*names[1:3]} & {*folder.names(ENDING)}
+    told: list[str] = []
+    write(folder, EXAMPLES, say=told.append)
+    assert told == []
+    check_held(Cache(folder), EXAMPLES)
+
+
 def test_shards_of_another_cache_are_not_taken_in(folder: Folder, url: str) -> None:
     """Whole, well named, and of another teacher."""
     other = Folder(f"{url}-other")

@@ -294,6 +294,7 @@ CHANGES: dict[str, Any] = {
     "teacher": lambda: {"teacher": student(seed=9)},
     "needs": lambda: {"objectives": {"kl": (1.0, KLDivergence())}},
     "precision": lambda: {"teacher_dtype": "bfloat16"},
+    "autocast": lambda: {"bf16": True},
     "tokenizer": lambda: {"processing_class": tiny.tokenizer()},
     "several": lambda: {"teacher": several()},
     "weighted": lambda: {"teacher": Ensemble([teacher(), student(seed=9)], lead=0, weights=(2, 1))},
