@@ -47,6 +47,8 @@ def main(folder: Path) -> None:
         (folder / f"missing-{rank}.txt").write_text(str(error))
     if rank == 0:
         save_file(gradients, folder / "gradients.safetensors")
+    # A process that ends while threads of its group still run is aborted.
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
