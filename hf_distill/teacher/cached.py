@@ -80,8 +80,8 @@ class CachedTeacher:
 def absent(missing: int, count: int) -> str:
     """The error of examples that a cache does not hold."""
     return (
-        f"teacher_cache must hold every example, got none of {missing} of {count}: their texts, "
-        "their length at most or their padding to the left changed since it was written, or they "
-        "are masked or augmented anew each time. Write the cache for these examples, or take "
+        f"teacher_cache must hold every example, got {missing} of {count} that it lacks: their "
+        "texts, their length at most or their padding to the left changed since it was written, or "
+        "they are masked or augmented anew each time. Write the cache for these examples, or take "
         "teacher_cache='auto'."
     )

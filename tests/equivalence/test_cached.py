@@ -283,4 +283,4 @@ def test_all_processes_refuse_what_is_missing(processes: Path) -> None:
     """One process raises and the other waits for it, until the night is over."""
     for rank in (0, 1):
         told = (processes / f"missing-{rank}.txt").read_text()
-        assert "must hold every example, got none of 1 of 17" in told
+        assert "must hold every example, got 1 of 17 that it lacks" in told

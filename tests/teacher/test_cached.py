@@ -155,7 +155,7 @@ def test_strangers_are_told_of(tagging: Any) -> None:
     other = {**data[0], "input_ids": data[0]["input_ids"].flip(0)}
     inputs, targets = batch_of(head, [*data[1:4], other])
     with pytest.raises(
-        ValueError, match=r"must hold every example, got none of 1 of 4: their text"
+        ValueError, match=r"must hold every example, got 1 of 4 that it lacks: their text"
     ):
         cached.show(inputs, targets)
 
