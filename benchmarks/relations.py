@@ -155,7 +155,6 @@ def ours(options: argparse.Namespace, gate: Gate) -> None:
             options.rounds,
             learning_rate=RATE,
             max_grad_norm=CLIP,
-            train_sampling_strategy="sequential",
             use_cpu=options.device == "cpu",
             dataloader_pin_memory=options.device != "cpu",
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from studies.trainers import arguments
+from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from speed_study.protocol import Gate
@@ -127,7 +128,6 @@ def _arguments(task: Task, folder: str, **more: Any) -> TrainingArguments:
     same: dict[str, Any] = {
         "learning_rate": RATE,
         "max_grad_norm": CLIP,
-        "train_sampling_strategy": "sequential",
         "dataloader_pin_memory": False,
         "use_cpu": task.device == "cpu",
     }
@@ -139,8 +139,10 @@ def _data(task: Task) -> dict[str, Any]:
 
 
 def run_at_gate(trainer: Trainer, gate: Gate) -> None:
-    """Train, a step whenever the gate is opened."""
+    """Train on the examples in their order, a step whenever the gate is opened."""
     trainer.add_callback(AtGate(gate))
+    # Early versions of transformers have no argument for it.
+    trainer._get_train_sampler = lambda *given: SequentialSampler(trainer.train_dataset)
     compute = trainer.compute_loss
 
     def noted(*args: Any, **kwargs: Any) -> Any:
