@@ -108,13 +108,16 @@ def open_shard(folder: Folder, name: str) -> Shard | None:
 
 def _is_whole(path: Path) -> bool:
     """Whether a file holds what its name says."""
-    if not path.is_file():
-        return False
+    return path.is_file() and path.name == f"{file_digest(path)}{ENDING}"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, which is never in memory whole."""
     digest = sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-    return path.name == f"{digest.hexdigest()}{ENDING}"
+    return digest.hexdigest()
 
 
 def _name(signal: str, part: str) -> str:

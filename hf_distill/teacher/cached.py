@@ -33,9 +33,8 @@ class CachedTeacher:
         about = cache.about
         self.columns: list[str] = about.columns
         """The inputs that the teacher was given."""
-        self._cache, self._head = cache, head
+        self._cache = cache
         self._classes = None if classes is None else torch.tensor(classes)
-        self._demand = demand
         self.reads_rows = about.shown.logits
         """Whether logits are kept, so that it matters which tokens predict."""
         held = layouts(about.shown.demand, head, about.heads)

@@ -13,9 +13,9 @@ from torch import nn
 
 from hf_distill.architectures import plain_model
 from hf_distill.cache.about import Taught
+from hf_distill.cache.shards import file_digest
 from hf_distill.student.checkpoint import weight_files
 
-_CHUNK = 1 << 24
 _INCIDENTAL = ("_name_or_path", "architectures", "dtype", "transformers_version")
 """What a config says of how it was written or read, whatever the model is."""
 
@@ -56,10 +56,7 @@ def files_digest(path: str | Path) -> str | None:
     folder = weights[0].parent
     digest = sha256()
     for file in [folder / "config.json", *weights, *sorted(folder.glob("adapter_*"))]:
-        digest.update(file.name.encode())
-        with file.open("rb") as held:
-            while chunk := held.read(_CHUNK):
-                digest.update(chunk)
+        digest.update(f"{file.name} {file_digest(file)}".encode())
     return digest.hexdigest()
 
 
