@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tokenizers import BertWordPieceTokenizer
 
 from tests import tiny
@@ -86,3 +87,15 @@ def recipe(place: Path, task: str, **changes: Any) -> dict[str, Any]:
     if task == "text":
         del found["teacher"]["training"]
     return {**found, **changes}
+
+
+def interrupt(patch: pytest.MonkeyPatch, kind: Any, step: int) -> None:
+    """Let a kind of trainer be stopped after so many steps."""
+    plain = kind.training_step
+
+    def cut(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.state.global_step == step:
+            raise KeyboardInterrupt
+        return plain(self, *args, **kwargs)
+
+    patch.setattr(kind, "training_step", cut)

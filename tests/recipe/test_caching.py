@@ -102,17 +102,6 @@ def _stamps(folder: Path) -> dict[str, int]:
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in files}
 
 
-def _interrupting(patch: pytest.MonkeyPatch, kind: Any, step: int) -> None:
-    plain = kind.training_step
-
-    def cut(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.state.global_step == step:
-            raise KeyboardInterrupt
-        return plain(self, *args, **kwargs)
-
-    patch.setattr(kind, "training_step", cut)
-
-
 def _steps(patch: pytest.MonkeyPatch, kind: Any) -> list[int]:
     found: list[int] = []
     plain = kind.training_step
@@ -165,7 +154,7 @@ def test_a_run_with_a_cache_resumes_bit_equal(
     found = {**classes, "teacher_cache": place}
     _run(found, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        _interrupting(patch, DistillationTrainer, 3)
+        examples.interrupt(patch, DistillationTrainer, 3)
         with pytest.raises(KeyboardInterrupt):
             _run(found, tmp_path / "cut")
     with pytest.raises(ValueError, match="recipe must be the one that"):
@@ -334,7 +323,7 @@ def test_fine_tuning_is_continued(
     for changed, expected in ((False, [2, 3, 4, 5]), (True, [0, 1, 2, 3, 4, 5])):
         output = tmp_path / f"cut-{changed}"
         with monkeypatch.context() as patch:
-            _interrupting(patch, transformers.Trainer, 3)
+            examples.interrupt(patch, transformers.Trainer, 3)
             with pytest.raises(KeyboardInterrupt):
                 _cache(classes, output, tmp_path / f"cache-{changed}")
         if changed:
@@ -375,7 +364,7 @@ def test_the_run_that_is_in_the_folder_is_left_alone(
     classes["training"] |= {"save_steps": 2, "max_steps": 6}
     _run(classes, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        _interrupting(patch, DistillationTrainer, 3)
+        examples.interrupt(patch, DistillationTrainer, 3)
         with pytest.raises(KeyboardInterrupt):
             _run(classes, tmp_path / "cut")
     for output in ("whole", "cut"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -184,18 +183,6 @@ def test_baseline_needs_labels(tmp_path: Path) -> None:
         _run(examples.recipe(tmp_path, "text"), tmp_path / "out", baseline=True)
 
 
-def _interrupted(patch: pytest.MonkeyPatch, kind: Any, step: int) -> Callable[..., Any]:
-    plain = kind.training_step
-
-    def cut(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.state.global_step == step:
-            raise KeyboardInterrupt
-        return plain(self, *args, **kwargs)
-
-    patch.setattr(kind, "training_step", cut)
-    return plain
-
-
 def test_resumed_run_is_bit_equal(
     tmp_path: Path, classes: Recipes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,7 +190,7 @@ def test_resumed_run_is_bit_equal(
     classes["training"] |= {"save_steps": 2, "max_steps": 6}
     whole = _run(classes, tmp_path / "whole", baseline=True)
     with monkeypatch.context() as patch:
-        _interrupted(patch, DistillationTrainer, 3)
+        examples.interrupt(patch, DistillationTrainer, 3)
         with pytest.raises(KeyboardInterrupt):
             _run(classes, tmp_path / "cut", baseline=True)
     assert not (tmp_path / "cut" / "results.json").exists()
@@ -233,7 +220,7 @@ def test_finished_teacher_is_kept_and_half_of_one_is_not(
     """A teacher of other settings, or one that was cut off, would teach without a word."""
     output = tmp_path / "out"
     with monkeypatch.context() as patch:
-        _interrupted(patch, transformers.Trainer, 3)
+        examples.interrupt(patch, transformers.Trainer, 3)
         with pytest.raises(KeyboardInterrupt):
             _run(classes, output)
     assert not (output / "teacher").exists()
